@@ -23,16 +23,16 @@ from flame_kernel.remote.remote import Remote
 BARE = [python for python in farside.every_python() if not python.pyro]
 
 
-def _pythons(side: str) -> dict[str, Python | None]:
-    if side == "linux":  # all between run the agent's other tests
-        return {f"linux_{python.name}": python for python in (BARE[0], BARE[-1])}
+def _pythons(side: str, place: str) -> dict[str, Python | None]:
+    if side == "linux":  # the other tests of this folder run on all between
+        return {f"linux_{python.name}": python for python in (BARE[0], BARE[-1])[place == "main" :]}
     return {side: farside.pypy() if side == "pypy" else None}
 
 
 def _far_sides() -> Iterator[object]:
     for side, place in what_works.COLUMNS:
         marks = [pytest.mark.windows, pytest.mark.timeout(180)] if side == "windows" else []
-        for label, python in _pythons(side).items():
+        for label, python in _pythons(side, place).items():
             yield pytest.param((side, place, python), id=f"{label}-{place}", marks=marks)
 
 
@@ -50,13 +50,14 @@ def _connected(side: str, place: str, python: Python | None) -> Iterator[Remote]
 
 
 @pytest.fixture(scope="module")
-def far(request: pytest.FixtureRequest, global_state: None) -> Iterator[Remote]:
+def far(request: pytest.FixtureRequest, nothing_is_left: None) -> Iterator[Remote]:
     with _connected(*request.param) as pi:
         walk.values(pi, Path())  # what a session makes when it is first used
         walk.printed(pi, "import sys\nsys.stdout.fileno();")
         yield pi
 
 
+@pytest.mark.leaves("a session has a new child after a crash; what is left at the end of the module counts")
 @pytest.mark.parametrize("row", walk.ROWS, ids=what_works.label)
 @pytest.mark.parametrize("far", list(_far_sides()), indirect=True, scope="module")
 def test_it_works(request: pytest.FixtureRequest, far: Remote, row: str, tmp_path: Path) -> None:

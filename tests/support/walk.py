@@ -133,12 +133,16 @@ def stop_awaiting(pi: Remote, folder: Path) -> None:
     assert cell.ended() in ("KeyboardInterrupt", "CancelledError")
 
 
-def stop_subprocess(pi: Remote, folder: Path) -> None:
+def _with_subprocess(pi: Remote) -> Begun:
     code = "import subprocess, sys\nsleeps = 'import time; print(\"begun\", flush=True); time.sleep(600)'\n"
-    cell = Begun(pi, code + "subprocess.run([sys.executable, '-c', sleeps], stdout=sys.stdout)")
+    cell = Begun(pi, code + "subprocess.run([sys.executable, '-c', sleeps], stdout=sys.stdout);")
     cell.stop()
+    return cell
+
+
+def stop_subprocess(pi: Remote, folder: Path) -> None:
     # Before Python 3.9 ``subprocess.run`` may then send a signal to a process that has just ended.
-    assert cell.ended() in ("KeyboardInterrupt", "ProcessLookupError")
+    assert _with_subprocess(pi).ended() in ("KeyboardInterrupt", "ProcessLookupError")
 
 
 def stop_blocked(pi: Remote, folder: Path) -> None:
@@ -148,11 +152,10 @@ def stop_blocked(pi: Remote, folder: Path) -> None:
 
 
 def looks(pi: Remote, folder: Path) -> None:
-    cell = Begun(pi, "import time\nprint('begun', flush=True)\nwhile True: time.sleep(0.01)")
+    cell = Begun(pi, "import time\nprint('begun', flush=True)\nfor _ in range(100): time.sleep(0.01)")
     assert "line 3" in pi.where()
     assert "memory" in pi.top()
-    cell.stop()
-    cell.reply.result(30)
+    assert cell.reply.result(30)["status"] == "ok"
 
 
 def crash(pi: Remote, folder: Path) -> None:
@@ -218,6 +221,10 @@ def not_stop_blocked(pi: Remote, folder: Path) -> None:
 def not_stop_computing(pi: Remote, folder: Path) -> None:
     code = "import time\nend = time.time() + 6\nprint('begun', flush=True)\nwhile time.time() < end: pass"
     says_so(pi, code, "cannot stop code in a thread; with place = child")
+
+
+def stop_subprocess_alone(pi: Remote, folder: Path) -> None:
+    assert _with_subprocess(pi).reply.result(30)["status"] == "ok"
 
 
 def ends_all(pi: Remote, folder: Path) -> None:

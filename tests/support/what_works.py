@@ -28,6 +28,7 @@ COLUMNS = {
 }
 _DESCRIPTORS, _COMPUTES = "output of C code, `os.write(1, …)`", "Stop of a cell that computes"
 _BLOCKS = "Stop of a call that blocks, such as `time.sleep(600)`"
+_SUBPROCESS = "Stop of a subprocess that the cell waits for"
 _CRASH = "a crash ends the session, not the server"
 # (side, place, row) -> (what the table has, the step that finds it)
 EXCEPT: dict[tuple[str, str, str], tuple[str, walk.Step]] = {
@@ -37,6 +38,7 @@ EXCEPT: dict[tuple[str, str, str], tuple[str, walk.Step]] = {
         (side, "process", _BLOCKS): ("no: it says so, and a second Stop abandons the cell", walk.not_stop_blocked)
         for side in SIDES
     },
+    ("pypy", "process", _SUBPROCESS): ("the subprocess ends, the cell goes on", walk.stop_subprocess_alone),
     ("pypy", "process", _COMPUTES): (
         "no: it says so, and a second Stop abandons the cell",
         walk.not_stop_computing,
