@@ -24,6 +24,7 @@ from typing import Any, cast, overload
 
 from ..errors import FlameError, GroupError, NotAnswered, NotSent, TargetError
 from ..remote.remote import Remote
+from ..session.user import without_our_frames
 from ..terminal import plain_text
 from . import folding
 from .calls import Calls, NoBlock
@@ -170,25 +171,15 @@ class Group(Calls, Sequence[Remote]):
 
         ``chunksize`` items are sent to a member at a time; None means a quarter of each member's share.
         """
-        executor = self.executor()
-        try:
-            return list(self._shared_out(executor, function, iterables, chunksize))
-        except KeyboardInterrupt:
-            executor.interrupt()
-            raise
+        return list(self.imap(function, *iterables, chunksize=chunksize))
 
     def imap(
         self, function: Callable[..., Any], /, *iterables: Iterable[Any], chunksize: int | None = None
     ) -> Iterator[Any]:
         """As ``map``, but an iterator that yields the results in order, each as soon as possible."""
-        return self._shared_out(self.executor(), function, iterables, chunksize)
-
-    def _shared_out(
-        self, executor: GroupExecutor, function: Callable[..., Any], iterables: Any, chunksize: int | None
-    ) -> Iterator[Any]:
         rows = list(zip(*iterables, strict=False))
-        size = chunksize or max(1, len(rows) // (4 * len(self)))
-        return executor.map(function, *zip(*rows, strict=True), chunksize=size) if rows else iter(())
+        size = max(1, len(rows) // (4 * len(self))) if chunksize is None else chunksize
+        return self.executor().map(function, *zip(*rows, strict=True), chunksize=size) if rows else iter(())
 
     @contextlib.contextmanager
     def sync_imports(self) -> Iterator[None]:
@@ -271,7 +262,7 @@ class Group(Calls, Sequence[Remote]):
         """
         try:
             future.wait()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
             future.interrupt()
             with contextlib.suppress(KeyboardInterrupt):  # pressed again: leave at once
                 future.wait(_STOP)
@@ -279,7 +270,7 @@ class Group(Calls, Sequence[Remote]):
             left = future.pending
             if left:
                 print(f"[not stopped yet: {folding.names(left)}]", file=sys.stderr)
-            raise
+            raise without_our_frames(stopped) from None
         results = future.results
         if tell:
             tell_text(results)
