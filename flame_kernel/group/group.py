@@ -209,10 +209,11 @@ class Group(Calls, Sequence[Remote]):
         finally:
             builtins.__import__ = before
 
-    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Results:
-        return self.wait_for(self._begin(work, make))
+    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results, quick: bool = False) -> Results:
+        return self.wait_for(self._begin(work, make, quick))
 
-    def _begin(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture:
+    def _begin(self, work: Callable[[Member, Remote], Any], make: Make = Results, quick: bool = False) -> GroupFuture:
+        """Begin ``work`` on all members; ``quick`` is as for ``Member.submit``."""
         jobs: dict[str, Job] = {}
         known = {member.label: member for member in self._members}
 
@@ -228,8 +229,13 @@ class Group(Calls, Sequence[Remote]):
             else:
                 future.failed(member.label, error)
 
-        for member in self._members:
-            jobs[member.label] = member.submit(partial(_worked, member, work, future), partial(done, member))
+        try:
+            for member in self._members:
+                there = partial(work, member) if quick else partial(_worked, member, work, future)
+                jobs[member.label] = member.submit(there, partial(done, member), quick)
+        except KeyboardInterrupt:
+            future.interrupt()
+            raise
         if not future.done():
             watch = threading.Thread(target=self._watch, args=(future, jobs), name="flame-group", daemon=True)
             watch.start()
