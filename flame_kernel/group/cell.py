@@ -42,7 +42,7 @@ class CellResults(Results):
 
     def told(self, *, diff: bool = True, mask: bool = False) -> str:
         """The text output and the errors of all hosts, equal ones only once; four errors with traceback."""
-        lines = [self.told_output(diff=diff, mask=mask), *told_errors(self.errors, len(self), WHOLE)]
+        lines = [self.told_output(diff=diff, mask=mask), *told_errors(self.errors, len(self), WHOLE, mask)]
         return "\n".join(line for line in lines if line)
 
     def __repr__(self) -> str:

@@ -12,6 +12,7 @@ have run, so it is not repeated unless ``retries`` allows that; its future gets 
 from __future__ import annotations
 
 import collections
+import itertools
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -96,28 +97,41 @@ class GroupExecutor(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """Call ``fn`` for each item and yield the results in order; ``chunksize`` items go to a member at a time."""
+        """Call ``fn`` for each item and yield the results in order; ``chunksize`` items go to a member at a time.
+
+        With ``buffersize`` no more chunks are under way than that before a result is taken, and of the iterables no
+        more is read; they may have no end.
+        """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
-        rows = list(zip(*iterables, strict=False))
-        chunks = [rows[at : at + chunksize] for at in range(0, len(rows), chunksize)]
-        futures = [self.give(partial(each_of, fn, chunk)) for chunk in chunks]
-        return self._in_order(futures, None if timeout is None else time.monotonic() + timeout)
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        rows = zip(*iterables, strict=False)
+        chunks = iter(lambda: list(itertools.islice(rows, chunksize)), [])
+        futures = (self.give(partial(each_of, fn, chunk)) for chunk in chunks)
+        begun = collections.deque(itertools.islice(futures, buffersize))
+        return self._in_order(begun, futures, None if timeout is None else time.monotonic() + timeout)
 
-    def _in_order(self, futures: Sequence[Future[list[T]]], end: float | None) -> Iterator[T]:
-        """Yield the items of the futures' lists in order.
+    def _in_order(
+        self, begun: collections.deque[Future[list[T]]], more: Iterator[Future[list[T]]], end: float | None
+    ) -> Iterator[T]:
+        """Yield the items of the futures' lists in order; for each that is taken, one more call is begun.
 
         If the caller stops early, the calls that wait are cancelled; after Ctrl-C those that run are interrupted, too.
         """
-        left = collections.deque(futures)
+        present = None
         try:
-            while left:
-                yield from left.popleft().result(None if end is None else max(0.0, end - time.monotonic()))
+            while begun:
+                begun.extend(itertools.islice(more, 1))
+                present = begun.popleft()
+                yield from present.result(None if end is None else max(0.0, end - time.monotonic()))
         except KeyboardInterrupt as stopped:
-            self._interrupt(set(futures))
+            self._interrupt({present, *begun})
             raise without_our_frames(stopped) from None
         finally:
-            for future in left:
+            for future in begun:
                 future.cancel()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -134,7 +148,7 @@ class GroupExecutor(Executor):
         """Interrupt running calls, as Ctrl-C would, and cancel waiting ones."""
         self._interrupt(None)
 
-    def _interrupt(self, futures: Collection[Future[Any]] | None) -> None:
+    def _interrupt(self, futures: Collection[Future[Any] | None] | None) -> None:
         """The same for the calls of these futures; None means all."""
         with self._lock:
             every = [*self._waiting, *self._running.values()]

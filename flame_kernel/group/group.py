@@ -131,10 +131,16 @@ class Group(Calls, Sequence[Remote]):
         return Group([known[label] for label in wanted], self._owner or self)
 
     def _remote(self, member: Member) -> Remote:
-        """The member's `Remote`. The member connects on its own thread, after the jobs that it already has."""
+        """The member's `Remote`. The member connects on its own thread, after the jobs that it already has.
+
+        Raises what kept it from that, such as CannotConnect.
+        """
         future = Group([member], self._owner or self)._begin(lambda member, remote: remote)
         member.is_handed_out = True
-        return cast(Remote, self.wait_for(future)[member.label])
+        try:
+            return cast(Remote, self.wait_for(future)[member.label])
+        except GroupError as error:
+            raise error.errors[member.label] from None
 
     # -- calls --------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -106,12 +106,17 @@ def tell(screen: Screen, results: CellResults, wanted: CellOptions) -> None:
     else:
         _one_by_one(screen, results, wanted)
     if results.errors and not (wanted.raise_error and results.has_failed):
-        say(screen, "\n".join(errors(results)), "stderr")
+        say(screen, "\n".join(errors(results, wanted.mask)), "stderr")
 
 
-def errors(results: Any) -> list[str]:
-    """The errors of all hosts as lines of text."""
-    return told_errors(results.errors, len(results), WHOLE)
+def errors(results: Any, mask: bool) -> list[str]:
+    """The errors of all hosts as lines of text; with ``mask`` those that differ only in numbers are told once."""
+    return told_errors(results.errors, len(results), WHOLE, mask)
+
+
+def runs_on(labels: Sequence[str]) -> str:
+    """Where a cell runs, in words: all hosts by name."""
+    return f"runs on {len(labels)} {'host' if len(labels) == 1 else 'hosts'}: {folding.names(labels, None)}"
 
 
 def say(screen: Screen, text: str, name: str = "stdout") -> None:

@@ -33,7 +33,7 @@ from ..group.group import Group
 from ..group.member import Member
 from ..group.opening import are_numbers, group, some
 from ..group.results import Results, told_errors
-from ..group.telling import again, cell_options, errors, tell
+from ..group.telling import again, cell_options, errors, runs_on, tell
 from ..remote.remote import Remote
 from ..session.session import Session
 from ..terminal import plain_text
@@ -283,7 +283,7 @@ class Groups:
         wanted = replace(cell_options(line, len(chosen), line["timeout"], not line["no_raise_error"]), own=own)
         screen = Output(self._publisher, cell.request_id, how.silent, own)
         if line["verbose"]:
-            screen.text("stdout", f"runs on {len(chosen)} hosts: {folding.names(chosen.labels, None)}\n")
+            screen.text("stdout", f"{runs_on(chosen.labels)}\n")
         following = Following(chosen, wanted, screen)
         options = {"silent": how.silent, "store_history": how.counts, "count": None if how.silent else how.count}
         self._waits.begin(lambda: self._begin(following, code, values, options))
@@ -300,7 +300,7 @@ class Groups:
         if line["pull"] and results.ok:
             await self._pull(chosen.some(results.ok), line["pull"])
         if results.has_failed and wanted.raise_error:
-            return screen.failed(results)
+            return screen.failed(results, wanted.mask)
         return {"status": "ok"}
 
     async def _hold(self, cell: Asked, chosen: Group, code: str, how: How) -> None:
@@ -355,14 +355,14 @@ class Output:
         if not self._silent:
             self._publisher.message(self._request_id, kind, content)
 
-    def failed(self, results: CellResults) -> dict[str, Any]:
+    def failed(self, results: CellResults, mask: bool) -> dict[str, Any]:
         """Show who has failed; the reply. One host's error is shown as its own."""
         only = next(iter(results.errors.values())) if self.own else None
         if isinstance(only, RemoteError):
             return self.error(only.ename, only.evalue, getattr(only, "lines", None) or [f"{only.ename}: {only.evalue}"])
         if only is not None:
             return self.error(type(only).__name__, str(only), [f"{type(only).__name__}: {only}"])
-        error = GroupError(len(results), results.errors, results, errors(results))
+        error = GroupError(len(results), results.errors, results, errors(results, mask))
         return self.error("GroupError", str(error), error._render_traceback_())
 
     def error(self, ename: str, evalue: str, lines: list[str]) -> dict[str, Any]:

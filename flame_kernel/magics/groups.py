@@ -29,7 +29,7 @@ from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.member import Member
 from ..group.opening import are_numbers, group, some
-from ..group.telling import again, cell_options, errors, live_line, tell
+from ..group.telling import again, cell_options, errors, live_line, runs_on, tell
 from ..packages.words import on_each, read, without_there
 from ..session.user import agrees, ask_line
 from ..terminal import plain_text
@@ -169,7 +169,7 @@ class Groups:
         print(rails.hold_on(chosen.members, code, ask_line), end="")
         how = cell_options(line, len(chosen), seconds, raise_error)
         if line["verbose"]:
-            print(f"runs on {len(chosen)} hosts: {folding.names(chosen.labels, None)}")
+            print(runs_on(chosen.labels))
         if background:
             how = dataclasses.replace(how, stream=False)
         following = Following(chosen, how, self._screen())
@@ -185,7 +185,7 @@ class Groups:
         results = following.wait()
         self._pull(chosen, future, pulled)
         if results.has_failed and how.raise_error:
-            raise GroupError(len(results), results.errors, results, errors(results))
+            raise GroupError(len(results), results.errors, results, errors(results, how.mask))
         return None
 
     def run_here(self, code: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import math
 import operator
 import os
@@ -50,6 +51,12 @@ def test_calls_are_shared_out_and_come_back_in_order(pair: Group) -> None:
         assert list(executor.map(square, [])) == []
         with pytest.raises(ValueError, match="chunksize"):
             executor.map(square, [1], chunksize=0)
+        with pytest.raises(ValueError, match="buffersize"):
+            executor.map(square, [1], buffersize=0)
+        numbers = itertools.count()
+        found = executor.map(square, numbers, chunksize=2, buffersize=3)  # type: ignore[call-arg, unused-ignore]
+        assert [next(found) for _ in range(3)] == [0, 1, 4]
+        assert next(numbers) == 10  # two that are taken, and three that are begun
     with pytest.raises(RuntimeError, match="after shutdown"):
         executor.submit(square, 3)
     assert pair.map(square, range(9)) == [n * n for n in range(9)]
