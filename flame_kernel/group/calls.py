@@ -161,6 +161,8 @@ class Calls:
         of text as it comes: host, stream, text.  ``program`` and ``count`` are as for ``Remote.cell``.
         """
         _check(values or ())
+        if not isinstance(code, str):
+            raise TypeError(f"expected text, not {type(code).__name__}")
         outputs = {
             label: HostOutput(label, None if on_text is None else partial(on_text, label))
             for label in self._group.labels

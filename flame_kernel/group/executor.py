@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+import operator
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -102,6 +103,7 @@ class GroupExecutor(Executor):
         With ``buffersize`` no more chunks are under way than that before a result is taken, and of the iterables no
         more is read; they may have no end.
         """
+        chunksize = operator.index(chunksize)
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         if buffersize is not None and not isinstance(buffersize, int):
