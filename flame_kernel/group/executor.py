@@ -113,7 +113,12 @@ class GroupExecutor(Executor):
         rows = zip(*iterables, strict=False)
         chunks = iter(lambda: list(itertools.islice(rows, chunksize)), [])
         futures = (self.give(partial(each_of, fn, chunk)) for chunk in chunks)
-        begun = collections.deque(itertools.islice(futures, buffersize))
+        begun: collections.deque[Future[list[T]]] = collections.deque()
+        try:
+            begun.extend(itertools.islice(futures, buffersize))
+        except KeyboardInterrupt as stopped:
+            self._interrupt(set(begun))
+            raise without_our_frames(stopped) from None
         return self._in_order(begun, futures, None if timeout is None else time.monotonic() + timeout)
 
     def _in_order(

@@ -239,12 +239,12 @@ class Group(Calls, Sequence[Remote]):
             for member in self._members:
                 there = partial(work, member) if quick else partial(_worked, member, work, future)
                 jobs[member.label] = member.submit(there, partial(done, member), quick)
-        except KeyboardInterrupt:
+            if not future.done():
+                watch = threading.Thread(target=self._watch, args=(future, jobs), name="flame-group", daemon=True)
+                watch.start()
+        except KeyboardInterrupt as stopped:
             future.interrupt()
-            raise
-        if not future.done():
-            watch = threading.Thread(target=self._watch, args=(future, jobs), name="flame-group", daemon=True)
-            watch.start()
+            raise without_our_frames(stopped) from None
         return future
 
     def _watch(self, future: GroupFuture, jobs: Mapping[str, Job]) -> None:

@@ -311,6 +311,7 @@ class FlameClient(_Client):  # type: ignore[misc,valid-type]
         return found
 
     def _send_control_request(self, targets: Any, msg_type: str, content: dict[str, Any], block: Any) -> None:
+        cleared: list[Future[Any]] = []
         for engine in [self.by_id[known] for known in self._build_targets(targets)[1]]:
             if msg_type == "abort_request":
                 for known in content["msg_ids"]:
@@ -318,17 +319,17 @@ class FlameClient(_Client):  # type: ignore[misc,valid-type]
                         engine.given[known].cancel()
             elif msg_type == "clear_request":
                 clear = "get_ipython().reset(False)"
-                given = engine.executor.give(
-                    lambda remote, code=clear: remote.cell(code, lambda event: None).result(20)
+                cleared.append(
+                    engine.executor.give(lambda remote, code=clear: remote.cell(code, lambda event: None).result(20))
                 )
-                if block:
-                    given.result(20)
             elif msg_type == "signal_request":
                 number = _signal(content["sig"])
                 if number == signal.SIGINT:
                     engine.remote.interrupt()
                 elif number:
                     os.kill(engine.remote.session.ready.result()["pid"], number)
+        for one in cleared if block else ():
+            one.result(20)
 
     def result_status(self, msg_ids: Any, status_only: bool = True) -> dict[str, Any]:
         """Results of other clients too, as the hub gives them."""
