@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from ..errors import TargetError
 from ..remote.remote import Remote
-from ..session.user import without_our_frames
+from ..session.user import catch_interrupts, without_our_frames
 from .member import AGAIN, Job, Member
 from .results import is_lost
 
@@ -82,11 +82,16 @@ class GroupExecutor(Executor):
     def give(self, work: Callable[[Remote], T]) -> Future[T]:
         """Call ``work`` in this process with the `Remote` of the next free member."""
         task = Task(work, self._retries + 1)
-        with self._lock:
-            if self._is_shut:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            self._waiting.append(task)
-        self._share()
+        pressed = threading.Event()
+        with catch_interrupts(pressed.set):  # else a call would have begun that nobody knows of
+            with self._lock:
+                if self._is_shut:
+                    raise RuntimeError("cannot schedule new futures after shutdown")
+                self._waiting.append(task)
+            self._share()
+        if pressed.is_set():
+            self._interrupt({task.future})
+            raise KeyboardInterrupt
         return task.future
 
     def map(
@@ -116,7 +121,7 @@ class GroupExecutor(Executor):
         begun: collections.deque[Future[list[T]]] = collections.deque()
         try:
             begun.extend(itertools.islice(futures, buffersize))
-        except KeyboardInterrupt as stopped:
+        except KeyboardInterrupt as stopped:  # also while the iterables are read
             self._interrupt(set(begun))
             raise without_our_frames(stopped) from None
         return self._in_order(begun, futures, None if timeout is None else time.monotonic() + timeout)

@@ -24,7 +24,7 @@ from typing import Any, cast, overload
 
 from ..errors import FlameError, GroupError, NotAnswered, NotSent, TargetError
 from ..remote.remote import Remote
-from ..session.user import without_our_frames
+from ..session.user import catch_interrupts, without_our_frames
 from ..terminal import plain_text
 from . import folding
 from .calls import Calls, NoBlock
@@ -235,16 +235,17 @@ class Group(Calls, Sequence[Remote]):
             else:
                 future.failed(member.label, error)
 
-        try:
+        pressed = threading.Event()
+        with catch_interrupts(pressed.set):  # else some would have begun that nobody knows of
             for member in self._members:
                 there = partial(work, member) if quick else partial(_worked, member, work, future)
                 jobs[member.label] = member.submit(there, partial(done, member), quick)
             if not future.done():
                 watch = threading.Thread(target=self._watch, args=(future, jobs), name="flame-group", daemon=True)
                 watch.start()
-        except KeyboardInterrupt as stopped:
+        if pressed.is_set():
             future.interrupt()
-            raise without_our_frames(stopped) from None
+            raise without_our_frames(KeyboardInterrupt())
         return future
 
     def _watch(self, future: GroupFuture, jobs: Mapping[str, Job]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import papermill  # noqa: F401  # before its engine, which it loads itself
@@ -256,7 +258,12 @@ def test_a_notebook_whose_kernel_never_answers(tmp_path: Path) -> None:
     spec.mkdir(parents=True)
     (spec / "kernel.json").write_text(json.dumps({"argv": ["sleep", "60"], "display_name": "mute", "language": "-"}))
     specs = KernelSpecManager(kernel_dirs=[str(spec.parent)], ensure_native_kernel=False)
-    settings = {"km": AsyncKernelManager(kernel_name="mute", kernel_spec_manager=specs), "startup_timeout": 1}
+    settings: dict[str, Any] = {
+        "km": AsyncKernelManager(kernel_name="mute", kernel_spec_manager=specs),
+        "startup_timeout": 1,
+    }
+    settings["log"] = logging.getLogger("flame.notebook")
+    settings["log"].setLevel(logging.CRITICAL)  # as the command does: nbclient says in its log what it raises
     made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
     said = _execute(made, settings, tmp_path / "log", None)
     assert said == "the kernel did not start: Kernel didn't respond in 1 seconds"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import atexit
 import contextlib
 import itertools
 import keyword
@@ -63,7 +64,7 @@ def run(command: Connecting, file: str, words: list[str]) -> int | None:
     cells = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells)
     environ = _environ(command)
     log = logging.getLogger("flame.notebook")
-    log.setLevel(command.log_level if command.log_level == logging.DEBUG else logging.ERROR)
+    log.setLevel(command.log_level if command.log_level == logging.DEBUG else logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="flame-") as folder, _progress(path.name, cells) as begun:
         settings = {
             "km": manager(Path(folder), environ, log),
@@ -123,6 +124,7 @@ def _execute(notebook: NotebookNode, settings: dict[str, Any], log: Path, output
         text = log.read_text("utf-8", "replace").strip()
         return "the kernel has died" + (f": {text[-1000:]}" if text else "")
     except (RuntimeError, AssertionError) as e:  # nbclient's own assertion hides jupyter_client's RuntimeError
+        atexit.unregister(client._cleanup_kernel)  # it would show that assertion once more, when the program ends
         text = log.read_text("utf-8", "replace").strip()
         why = e if isinstance(e, RuntimeError) else e.__context__
         return f"the kernel did not start: {why}" + (f": {text[-1000:]}" if text else "")
