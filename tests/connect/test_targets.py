@@ -306,9 +306,8 @@ def test_the_warning_of_each_session(flame_server: Callable[..., FlameServer], t
         run = k.execute("6 * 7")
         assert run.result == "42"
         assert (
-            run.stderr
-            == f"Warning: the link to {elsewhere} is not encrypted: anyone on the network can read it, and replay "
-            + ("what was sent\n")
+            run.stderr == f"Warning: the link to {elsewhere} is not encrypted: anyone on the network can read it, and\n"
+            "  replay what was sent\n"
         )
         assert k.execute("1").stderr == ""
         write(tmp_path / "targets.toml", text)
