@@ -266,7 +266,7 @@ def _open(request):
     session_id = request["session"]
     place = request.get("place") or "auto"
     if place == "auto":
-        place = "child" if hello["bare"] and os.name != "nt" and not places.Child.refusal() else "process"
+        place = "child" if hello["bare"] and not places.Child.refusal() else "process"
     if place not in places.PLACES:
         raise Refusal("bad_place", "place is one of auto, process, child, main; not %r" % (place,))
     attach = request.get("attach")
