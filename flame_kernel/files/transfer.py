@@ -368,7 +368,7 @@ def _local_sources(patterns: list[str]) -> list[tuple[bytes, str, str]]:
 
 
 def no_parent(path: str, kind: Any, side: str) -> str:
-    """The error that the folder of ``path`` is missing, or is of another ``kind``; ``side``: "here", or "on" a location."""
+    """The error that the folder of ``path`` is missing or of another ``kind``; ``side``: "here", or "on" a location."""
     folder = trees.shown(os.path.dirname(path.rstrip("/")) or path)
     if kind in ("file", "other"):
         return f"{folder} is not a folder {side}; name another destination"
