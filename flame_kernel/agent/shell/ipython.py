@@ -220,8 +220,10 @@ class IPythonShell:
         error, left = failure, 50
         while error is not None and left:
             tb = error.__traceback__
-            while tb is not None:
-                if tb.tb_frame.f_globals is self.ip.user_global_ns:
+            while tb is not None and tb.tb_next is not None:
+                # A cell may also have put a function of its own into what IPython calls.
+                of_cell = tb.tb_next.tb_frame.f_globals is self.ip.user_global_ns
+                if of_cell and tb.tb_frame.f_code.co_name == "run_code":
                     return error
                 tb = tb.tb_next
             error, left = error.__context__, left - 1
