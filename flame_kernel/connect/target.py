@@ -432,7 +432,7 @@ def look_up(chosen: str, file: TargetsFile, ssh: str | None) -> tuple[str | None
         return chosen, located(table.pop("location"), ssh or own), table
     if chosen in file.groups:
         raise TargetError(
-            f"{chosen} is a group of servers, and one is wanted here: name one of {', '.join(file.groups[chosen])}, "
+            f"{chosen} is a group of servers, and one is wanted here; name one of {', '.join(file.groups[chosen])}, "
             f"or run cells on all of them by %%flame -t {chosen} (%load_ext flame) or flame.group({chosen!r})"
         )
     if ":" not in chosen:

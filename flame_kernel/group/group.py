@@ -235,24 +235,31 @@ class Group(Calls, Sequence[Remote]):
             else:
                 future.failed(member.label, error)
 
+        if quick:
+            future.hold()
         pressed = threading.Event()
         with catch_interrupts(pressed.set):  # else some would have begun that nobody knows of
             for member in self._members:
                 there = partial(work, member) if quick else partial(_worked, member, work, future)
                 jobs[member.label] = member.submit(there, partial(done, member), quick)
-            if not future.done():
-                watch = threading.Thread(target=self._watch, args=(future, jobs), name="flame-group", daemon=True)
+            if quick or not future.done():
+                watch = threading.Thread(
+                    target=self._watch, args=(future, jobs, quick), name="flame-group", daemon=True
+                )
                 watch.start()
         if pressed.is_set():
             future.interrupt()
             raise without_our_frames(KeyboardInterrupt())
         return future
 
-    def _watch(self, future: GroupFuture, jobs: Mapping[str, Job]) -> None:
-        """Give up hosts that show no sign of life for ``patience`` seconds after all others are done."""
+    def _watch(self, future: GroupFuture, jobs: Mapping[str, Job], completes: bool) -> None:
+        """Give up hosts that show no sign of life for ``patience`` seconds after all others are done.
+
+        With ``completes`` the future is held, and completed here.
+        """
         known = {member.label: member for member in self._members}
         since: dict[str, float] = {}
-        while not future.wait(_LOOK):
+        while not future.settled(_LOOK):
             pending = [known[label] for label in future.pending]
             silent = [member for member in pending if member.is_silent]
             now = time.monotonic()
@@ -266,6 +273,8 @@ class Group(Calls, Sequence[Remote]):
                     fate = "what was asked may still run there" if job.has_begun else "it was not asked"
                     words = f"its link is down, and the others are done; {fate}"
                     future.failed(member.label, NotAnswered(member.label, words))
+        if completes:
+            future.complete()
 
     def wait_for(self, future: GroupFuture, tell: bool = True) -> Results:
         """Wait for a call of ``noblock`` and return its results; raises GroupError if it failed on a host.
