@@ -154,11 +154,13 @@ class Calls:
         program: Mapping[str, Any] | None = None,
         modules: Sequence[ModuleType] = (),
         count: int | None = None,
+        notebook: bool = False,
     ) -> Any:
         """Run a cell on each host; the `CellResults` have its output.
 
         ``values`` are bound to names before the cell, and ``modules`` sent there; ``on_text`` is called with each piece
         of text as it comes: host, stream, text.  ``program`` and ``count`` are as for ``Remote.cell``.
+        With ``notebook`` it is said, once a session, that rich output is off where it is.
         """
         _check(values or ())
         if not isinstance(code, str):
@@ -174,7 +176,9 @@ class Calls:
             for module in modules:
                 remote.sendmodule(module)
             more = {"silent": silent, "store_history": store_history, "program": program, "count": count}
-            return begin_cell(remote, code, outputs[member.label], **more)  # type: ignore[arg-type]
+            output = outputs[member.label]
+            rendering = member.rendering(remote, output.withheld, notebook)
+            return begin_cell(remote, code, output, rendering, **more)  # type: ignore[arg-type]
 
         return self._do(work, partial(CellResults, outputs), quick=not values and not modules)
 

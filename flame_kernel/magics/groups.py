@@ -172,7 +172,7 @@ class Groups:
         if background:
             how = dataclasses.replace(how, stream=False)
         following = Following(chosen, how, self._screen())
-        future = self.last = following.begin(code, values)
+        future = self.last = following.begin(code, values, notebook=True)
         if out:
             self._shell.user_ns[out] = future
         if background and pulled:
