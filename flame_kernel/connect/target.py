@@ -34,7 +34,7 @@ from ..errors import TargetError
 from ..security.rendering import FULL, SAFE, Rendering
 from .keys import Ask, Secret, from_source, read_key
 from .location import Location, name_server
-from .rails import Rails
+from .rails import RAILS, Rails
 from .ssh import Tunnel
 from .targets_file import SETTINGS, TargetsFile, check_tls, check_value, configuration_folder, located, targets_path
 from .tls import Tls
@@ -287,6 +287,8 @@ def load_target(
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     file = _targets_file(given.pop("config", None), environ, config_dir)
     for unknown in given.keys() - set(_OVERRIDES):
+        if unknown == "rails" or unknown in RAILS:
+            raise TargetError(f"{unknown!r} stands in the rails of a target in {file.path}; no option changes rails")
         raise TargetError(f"{unknown!r} is not a setting of a target; there are {', '.join(_OVERRIDES)}")
     ours = _Environ.read(environ)
     chosen = name_or_location or ours.chosen(file.default, defaults.get("target"))

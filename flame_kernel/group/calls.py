@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from ..files import sync, transfer
 from ..remote.far_names import identifier
+from ..remote.rails import text_of
 from ..remote.remote import Remote
 from .cell import CellResults, run_cell
 from .future import GroupFuture, Make
@@ -28,6 +29,8 @@ class Asked(Protocol):
 
     @property
     def members(self) -> tuple[Member, ...]: ...
+
+    def _hold(self, code: str) -> None: ...
 
     def _begin(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture: ...
 
@@ -59,14 +62,17 @@ class Calls:
 
     def execute(self, code: str, *, timeout: float | None = None) -> Any:
         """Run statements in the namespace of each session."""
+        self._group._hold(code)
         return self._do(lambda member, remote: remote.execute(code, timeout=timeout))
 
     def evaluate(self, expression: str, *, ref: bool = False, timeout: float | None = None) -> Any:
         """The value of an expression on each host; with ``ref`` a stand-in for the value."""
+        self._group._hold(expression)
         return self._do(lambda member, remote: remote.evaluate(expression, ref=ref, timeout=timeout))
 
     def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a local function on each host, as `Remote.run` does."""
+        self._group._hold(text_of(function))
         return self._do(lambda member, remote: remote.run(function, *args, **kwargs))
 
     def push(self, values: Mapping[str, Any]) -> Any:
@@ -159,6 +165,7 @@ class Calls:
         of text as it comes: host, stream, text.  ``program`` and ``count`` are as for ``Remote.cell``.
         """
         _check(values or ())
+        self._group._hold(code)
         outputs = {
             label: HostOutput(label, None if on_text is None else partial(on_text, label))
             for label in self._group.labels

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..commands.source import Source
 from ..errors import FlameError, RemoteError
+from ..remote import rails
 from ..remote.exceptions import raised_there
 from ..remote.remote import Remote
 from ..terminal import plain_text
@@ -68,7 +69,8 @@ def run_cell(
     """
     begun = time.monotonic()
     output.state = "running"
-    about = {"allow_stdin": True, "silent": silent, "store_history": store_history, "count": count}
+    about = {"allow_stdin": True, "silent": silent, "store_history": store_history, "count": count, "held": True}
+    rails.hold(remote.session, code)
     try:
         if program is None or program["mode"] == "cell":
             future = remote.cell(_for_shell(remote, code), output.sink(remote), **about)  # type: ignore[arg-type]

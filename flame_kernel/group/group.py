@@ -23,6 +23,7 @@ from functools import partial
 from typing import Any, cast, overload
 
 from ..errors import FlameError, GroupError, NotAnswered, NotSent, TargetError
+from ..remote.rails import check_group, text_of
 from ..remote.remote import Remote
 from ..terminal import plain_text
 from . import folding
@@ -48,10 +49,17 @@ class Group(Calls, Sequence[Remote]):
     sessions.  ``web["x"]`` is the variable ``x`` on each host, unless a host is called ``x``.
     """
 
-    def __init__(self, members: Sequence[Member], owner: Group | None = None, lasting: bool = False) -> None:
-        """``lasting``: the sessions outlive this object, somebody else ends them."""
+    def __init__(
+        self,
+        members: Sequence[Member],
+        owner: Group | None = None,
+        lasting: bool = False,
+        confirmed: bool = False,
+    ) -> None:
+        """``lasting``: the sessions outlive this object. ``confirmed``: see `opening.group`."""
         self._members = list(members)
         self._owner = owner
+        self._confirmed: bool = confirmed if owner is None else owner._confirmed
         self._cautions: list[str] = []
         self.patience: float = PATIENCE if owner is None else owner.patience
         if owner is None:
@@ -161,6 +169,10 @@ class Group(Calls, Sequence[Remote]):
 
         ``retries`` is how often a call is repeated if its host was lost while it ran; 0: never, as it may have run.
         """
+        return self._executor("", retries)
+
+    def _executor(self, code: str, retries: int = 0) -> GroupExecutor:
+        self._hold(code)
         return GroupExecutor(self._members, retries, self._owner or self)
 
     def map(
@@ -170,7 +182,7 @@ class Group(Calls, Sequence[Remote]):
 
         ``chunksize`` items are sent to a member at a time; None means a quarter of each member's share.
         """
-        executor = self.executor()
+        executor = self._executor(text_of(function))
         try:
             return list(self._shared_out(executor, function, iterables, chunksize))
         except KeyboardInterrupt:
@@ -181,7 +193,7 @@ class Group(Calls, Sequence[Remote]):
         self, function: Callable[..., Any], /, *iterables: Iterable[Any], chunksize: int | None = None
     ) -> Iterator[Any]:
         """As ``map``, but an iterator that yields the results in order, each as soon as possible."""
-        return self._shared_out(self.executor(), function, iterables, chunksize)
+        return self._shared_out(self._executor(text_of(function)), function, iterables, chunksize)
 
     def _shared_out(
         self, executor: GroupExecutor, function: Callable[..., Any], iterables: Any, chunksize: int | None
@@ -217,6 +229,10 @@ class Group(Calls, Sequence[Remote]):
             yield
         finally:
             builtins.__import__ = before
+
+    def _hold(self, code: str) -> None:
+        """Hold code back that is to run on all of them, if the rails of one say so. Raises FlameError."""
+        check_group(self._members, code, self._confirmed)
 
     def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Results:
         return self.wait_for(self._begin(work, make))
@@ -362,6 +378,7 @@ class Chain:
             if not path:
                 raise TargetError("name a module: group.modules.os.getloadavg()")
             root, path = ["module", path[0]], path[1:]
+        self._group._hold(".".join((*root[1:], *path)) + "(...)" * len(steps))
         chain = (*(("get", name) for name in path), *steps)
         return self._group._do(lambda member, remote: remote.perform(root, chain))
 

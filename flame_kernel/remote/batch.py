@@ -20,6 +20,7 @@ from typing import Any
 
 from ..errors import FlameError, TargetError
 from ..session.user import next_of
+from . import rails
 from .calls import Calls, Step
 
 _AWAITED: dict[str, Any] = {"await": True}  # "await" is a keyword, so it cannot be written as an argument name
@@ -52,18 +53,20 @@ class Batch:
 
     def execute(self, code: str) -> Future[None]:
         """As `Remote.execute`."""
-        return self._add(["exec", code], (), "none")
+        return self._add(["exec", rails.hold(self._calls.session, code)], (), "none")
 
     def evaluate(self, expression: str) -> Future[Any]:
         """As `Remote.evaluate`."""
-        return self._add(["eval", expression], ())
+        return self._add(["eval", rails.hold(self._calls.session, expression)], ())
 
     def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """As `Remote.run`, for a function that makes no callbacks."""
+        rails.hold_function(self._calls.session, function)
         return self._add(["function", function], (("call", args, kwargs),), "auto", **_AWAITED)
 
     def push(self, values: Mapping[str, Any]) -> Future[None]:
         """As `Remote.push`."""
+        rails.refuse(self._calls.session, "push")
         return self._add(["names"], (("get", "update"), ("call", [dict(values)], {})), "none")
 
     @property
@@ -80,6 +83,7 @@ class Batch:
         return self._add(["names"], (("item", name),))
 
     def __setitem__(self, name: str, value: Any) -> None:
+        rails.refuse(self._calls.session, "push")
         self._add(["names"], (("set_item", name, value),), "none")
 
     def _add(self, root: list[Any], steps: Sequence[Step], mode: str = "auto", **options: Any) -> Future[Any]:

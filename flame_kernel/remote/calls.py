@@ -35,6 +35,7 @@ from .callbacks import Handed
 from .exceptions import Known, of_call, sent
 from .foreground import show_before, write
 from .functions import Shipment
+from .rails import Chains
 from .records import sent_class
 
 # Libraries whose values we can decode, if they are installed here.
@@ -82,6 +83,7 @@ class Calls:
         self.write: Callable[[str, str], None] = write
         self.on_takeover: Callable[[str, str], None] = lambda ask_id, client: None
         self._bulk = Bulk(session)
+        self._chains = Chains(session)
         self._stand_in = stand_in
         self._reference = reference
         self._pid = os.getpid()
@@ -176,6 +178,8 @@ class Calls:
         raised = None if handed is None else handed.raised(reply.get("raised"))
         if raised is not None:
             raise raised
+        if reply.get("how") == "held":
+            self._chains.reached(str(reply["held"].get("id")), root, steps)
         return self.answer(reply, mode, timeout)
 
     def prepared(
@@ -190,6 +194,7 @@ class Calls:
     ) -> tuple[dict[str, Any], Sequence[Any]]:
         """The request for a chain, and its buffers; large values are sent at once. Raises CannotTravel."""
         self._check()
+        self._chains.hold(root, steps)
         trust = self.session.target.trust and offered()
         shipment = self._shipment(handed)
         if root[0] == "function":
@@ -205,6 +210,7 @@ class Calls:
 
     def forget(self, known: str) -> None:
         """Note that a stand-in was garbage-collected. Called on any thread, also by destructors, so it never waits."""
+        self._chains.forget(known)
         if os.getpid() == self._pid:
             self._released.put(known)
 

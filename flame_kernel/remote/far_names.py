@@ -11,6 +11,7 @@ from ..security.offers import modules
 from . import lookahead
 from .calls import Calls
 from .proxy import chain
+from .rails import refuse
 
 
 class Modules:
@@ -63,8 +64,23 @@ def identifier(name: Any, what: str) -> str:
     return name
 
 
+def text_name(name: Any) -> str:
+    """``name``, which must be text."""
+    if not isinstance(name, str):
+        raise TypeError(f"names of the session are text, not {type(name).__name__}")
+    return name
+
+
+def text(code: Any) -> str:
+    """``code``, which must be text."""
+    if not isinstance(code, str):
+        raise TypeError(f"expected text, not {type(code).__name__}")
+    return code
+
+
 def push(calls: Calls, values: Mapping[str, Any]) -> None:
     """As `Remote.push`, for the calls of any session."""
+    refuse(calls.session, "push")
     named = {identifier(name, "a name"): value for name, value in values.items()}
     calls.perform(["names"], (("get", "update"), ("call", [named], {})), "none")
 

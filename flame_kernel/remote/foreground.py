@@ -9,7 +9,7 @@ import queue
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -41,9 +41,10 @@ class Far(Protocol):
         silent: bool = False,
         store_history: bool = True,
         program: dict[str, Any] | None = None,
+        held: bool = False,
     ) -> Future[Reply]: ...
 
-    def evaluate(self, expression: str) -> Any: ...
+    def perform(self, root: list[Any], steps: Sequence[Any]) -> Any: ...
 
 
 class Left(FlameError):
@@ -133,6 +134,7 @@ class Foreground(Terminal):
             silent=silent,
             store_history=store_history,
             program=program,
+            held=True,
         )
         self.begun(request_id)
         try:

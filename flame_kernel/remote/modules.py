@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import TransferError
 from ..session.session import Session
+from .rails import refuse
 
 _COMPILED = (".so", ".pyd", ".dylib")
 # Most bytes of source; a message must be smaller than 64 MiB.
@@ -67,6 +68,7 @@ def sendmodule(session: Session, module: str | ModuleType, source: str | None = 
     version; objects that came from the old one do not change.  It stays in memory until the session ends.  Raises
     TransferError, one sentence, if there is no source or it cannot be compiled there.
     """
+    refuse(session, "sendmodule")
     left_out: tuple[str, ...] = ()
     data: dict[str, bytes] = {}
     if source is not None:

@@ -216,5 +216,5 @@ def test_the_table_and_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert load_target("localhost:9").rails == load_target("prod").rails == Rails(read_only=True)
     names = ("prod", "localhost:9", "localhost:8", "nobody")
     assert rails.of_targets(names) == dict.fromkeys(names[:2], Rails(read_only=True))
-    with pytest.raises(TargetError, match="'rails' is not a setting"):
+    with pytest.raises(TargetError, match=r"'rails' stands in the rails of a target in .*; no option changes rails"):
         load_target("prod", overrides={"rails": Rails()})
