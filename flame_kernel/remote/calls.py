@@ -39,7 +39,7 @@ from .rails import Chains
 from .records import sent_class
 
 # Libraries whose values we can decode, if they are installed here.
-LIBRARIES = ("numpy", "pandas", "pyarrow", "polars")
+LIBRARIES = ("numpy", "pandas", "pyarrow", "polars", "torch")
 # How many past requests keep their output routes, because threads that they have started may still print.
 REMEMBERED = 256
 # Seconds after which the far side is told of garbage-collected stand-ins, unless a call takes the message along.

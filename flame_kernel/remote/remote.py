@@ -23,6 +23,7 @@ from concurrent.futures import Future
 from types import ModuleType
 from typing import Any
 
+from ..agent.wire.tables import tensors
 from ..commands import monitor
 from ..connect.target import Target
 from ..errors import FlameError
@@ -279,13 +280,15 @@ class Remote:
         found = self._calls.demand(["user_names"], (), list)
         return [name for name in found if isinstance(name, str)]
 
-    def push(self, values: Mapping[str, Any]) -> None:
-        """Bind several names on the far side; none of them if one value cannot be sent."""
-        push(self._calls, values)
+    def push(self, values: Mapping[str, Any], *, device: str | None = None) -> None:
+        """Bind several names on the far side; none of them if one value cannot be sent. ``device``: for tensors."""
+        with tensors.on(device):
+            push(self._calls, values)
 
-    def pull(self, names: Sequence[str]) -> dict[str, Any]:
+    def pull(self, names: Sequence[str], *, device: str | None = None) -> dict[str, Any]:
         """Fetch the values of several names, however large; FlameError if one is not defined."""
-        return pull(self._calls, names)
+        with tensors.on(device):
+            return pull(self._calls, names)
 
     def _ipython_key_completions_(self) -> list[str]:
         """Names for ``pi["<Tab>``; called by IPython."""

@@ -185,7 +185,7 @@ class Encoder:
             return writer(self, value, depth)
         if kind in ZONES:
             return {"z": zone(value)}
-        from .tables import arrays
+        from .tables import arrays, tensors
 
         node = arrays.encode(self, value, kind, depth)
         if node is None:
@@ -196,6 +196,10 @@ class Encoder:
             reference = self._reference(value)
             if reference is not None:
                 return {"@": reference}
+        if self.pickled is None and not self.limited:  # its elements are better than nothing
+            node = tensors.write_any(self, value, kind)
+            if node is not None:
+                return node
         raise NotPlain("a %s is not plain data" % class_name(kind))
 
     def nodes(self, values, depth):
