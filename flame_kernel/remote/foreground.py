@@ -42,7 +42,11 @@ class Far(Protocol):
         store_history: bool = True,
         program: dict[str, Any] | None = None,
         held: bool = False,
+        trial: dict[str, Any] | None = None,
     ) -> Future[Reply]: ...
+
+    @property
+    def write(self) -> Callable[[str, str], None]: ...
 
     def perform(self, root: list[Any], steps: Sequence[Any]) -> Any: ...
 
@@ -107,10 +111,11 @@ class Foreground(Terminal):
         store_history: bool = True,
         request_id: str | None = None,
         program: dict[str, Any] | None = None,
+        trial: dict[str, Any] | None = None,
     ) -> Reply:
         """Run one cell and return the content of its execute_reply. Raises FlameError if the reply never comes.
 
-        Every Ctrl-C interrupts the cell on the far side. ``program``: see ``Session.execute``.
+        Every Ctrl-C interrupts the cell on the far side. ``program``, ``trial``: see ``Session.execute``.
         """
         request_id = request_id or uuid.uuid4().hex
         self.presses = 0
@@ -134,6 +139,7 @@ class Foreground(Terminal):
             silent=silent,
             store_history=store_history,
             program=program,
+            trial=trial,
             held=True,
         )
         self.begun(request_id)

@@ -39,7 +39,7 @@ from ..session.bootstrap import agent_text
 from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.session import Session, held_back
-from . import lookahead, rails
+from . import lookahead, rails, trying
 from .batch import Batch
 from .callbacks import CalledBack
 from .calls import Calls, Sink, Step
@@ -221,6 +221,10 @@ class Remote:
         """Run statements in the session's namespace; their output appears here."""
         self._calls.perform(["exec", rails.hold(self.session, text(code))], (), "none", **_options(timeout))
 
+    def try_(self, code: str, *, timeout: float | None = None) -> None:
+        """Run code in a copy of the process there; show what it would have changed, and throw that away."""
+        trying.tried(self, text(code), timeout)
+
     def evaluate(self, expression: str, *, ref: bool = False, timeout: float | None = None) -> Any:
         """The value of an expression in the session's namespace; with ``ref`` always a stand-in for it."""
         held = rails.hold(self.session, text(expression))
@@ -316,8 +320,7 @@ class Remote:
         another ``lane`` the cell does not wait for other cells. ``held``: the caller has asked the rails of the target.
         ``more``: see ``Session.execute``.
         """
-        if not held:
-            rails.hold(self.session, text(code))
+        code = code if held else rails.hold(self.session, text(code))
         request_id = request_id or uuid.uuid4().hex
         self._calls.route(request_id, sink)
         future = self.session.execute(

@@ -62,3 +62,35 @@ def test_a_script_runs_with_a_folder_served(server: FlameServer, project: Path, 
     assert (done.out, done.code) == ("6\n", 0), done.err
     refused = shell.flame("run", "-t", server.location, "--hot", project, tmp_path / "x.ipynb")
     assert "--hot is for a script on one server" in refused.err
+
+
+def test_hotfix_on_the_command_line(live_app: Callable[..., LiveApp], tmp_path: Path) -> None:
+    import flame
+
+    app = live_app()
+    folder = Path(__file__).parents[1] / "apps"
+    command = ("hotfix", "-t", app.location)
+    with flame.connect(app.location, shell="mini") as pi:
+        pi.execute(f"import sys; sys.path.insert(0, {str(folder)!r}); import fixed_app")
+        told = shell.flame(*command, "fixed_app.Thing.sm")
+        assert told.out == '@staticmethod\ndef sm():\n    return "old"\n', told.err
+        text = tmp_path / "sm.py"
+        text.write_text(told.out.replace("old", "new"))
+        nameless = shell.flame(*command, "fixed_app.Thing.sm", text)
+        assert nameless.err == "a fix belongs to a session and ends with it; name one, such as --session fix\n"
+        named = (*command, "--session", "fix")
+        done = shell.flame(*named, "fixed_app.Thing.sm", text)
+        assert "fixed_app.Thing.sm runs the new code from its next call on" in done.out, done.err
+        assert pi.evaluate("fixed_app.Thing.sm()") == "new"
+        assert shell.flame(*command).out.count("fixed_app.Thing.sm") == 1
+        assert (
+            "the new parameter x needs a default"
+            in shell.flame(*(*named, "fixed_app.Thing.sm", "-"), stdin="@staticmethod\ndef sm(x):\n    pass").err
+        )
+        assert shell.flame(*named, "--undo").out.endswith("has its old code\n")
+        assert shell.flame(*named, "--undo").out == "this session has fixed nothing there\n"
+        assert pi.evaluate("fixed_app.Thing.sm()") == "old"
+        assert "no module nowhere is loaded there" in shell.flame(*command, "nowhere.f").err
+        assert "cannot read none.py" in shell.flame(*named, "fixed_app.Thing.sm", "none.py").err
+        pi.execute("sys.modules.pop('fixed_app'); del sys.path[0]")
+        flame.connect(app.location, session="fix").close()

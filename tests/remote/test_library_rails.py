@@ -151,3 +151,17 @@ def test_no_option_changes_them(server: FlameServer, tmp_path: Path, monkeypatch
         ):
             flame.connect("prod", **{name: value})
     assert rails.of_targets(["prod"])["prod"].is_open(time.localtime())
+
+
+def test_code_is_tried(server: FlameServer, capsys: pytest.CaptureFixture[str]) -> None:
+    with flame.connect(server.location, shell="mini") as pi:
+        pi.execute("x = [1]")
+        pi.try_("x.append(2)\nprint('there')")
+        out = capsys.readouterr().out
+        assert "there\n" in out
+        assert "It would have changed:\n  x: [1] → [1, 2]\n" in out
+        assert pi["x"] == [1]
+        with pytest.raises(ZeroDivisionError):
+            pi.try_("1 // 0")
+        with pytest.raises(FlameError, match="--timeout of a trial"):
+            pi.try_("1", timeout=0)
