@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import shell
-from farside import FlameServer
+from farside import FlameServer, LiveApp
 from kernels import Kernel, remote_flame
 
 Edit = Callable[[Path, str, str], None]
