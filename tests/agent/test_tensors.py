@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -171,7 +170,7 @@ def test_what_a_liar_sends(content: Any) -> None:
 
 
 def test_over_the_link(flame_server: Callable[..., FlameServer], torch: Any) -> None:
-    server = flame_server(ipython=False, env={"PYTHONPATH": os.pathsep.join([str(FAKE)])})
+    server = flame_server(env={"PYTHONPATH": str(FAKE)})
     with flame.connect(server.location) as remote:
         sent = torch.arange(6, torch.bfloat16).as_strided((2, 3), (1, 2)).to("cuda:1")
         remote["x"] = sent
