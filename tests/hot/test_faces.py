@@ -77,7 +77,10 @@ def test_hotfix_on_the_command_line(live_app: Callable[..., LiveApp], tmp_path: 
         text = tmp_path / "sm.py"
         text.write_text(told.out.replace("old", "new"))
         nameless = shell.flame(*command, "fixed_app.Thing.sm", text)
-        assert nameless.err == "a fix belongs to a session and ends with it; name one, such as --session fix\n"
+        assert (
+            nameless.err
+            == "jupyter flame hotfix: a fix belongs to a session and ends with it; name one, such as --session fix\n"
+        )
         named = (*command, "--session", "fix")
         done = shell.flame(*named, "fixed_app.Thing.sm", text)
         assert "fixed_app.Thing.sm runs the new code from its next call on" in done.out, done.err

@@ -48,7 +48,7 @@ def test_nothing_stays_after_a_detach(
         first.memory("stop")
         with first.hot(project):
             first.execute("import shop")
-    wait_until(lambda: not _ours(look(app)), 30, "the end of the first session")
+    wait_until(lambda: not _ours(look(app)), "the end of the first session")
     before = look(app)
     file = tmp_path / "targets.toml"
     file.write_text(f'[targets.prod]\nlocation = "{app.location}"\n[targets.prod.rails]\nconfirm = true\n')
@@ -73,7 +73,7 @@ def test_nothing_stays_after_a_detach(
         assert [name for name in after["threads"] if "profile" in name or "hot" in name or "audit" in name] == []
     finally:
         flame.connect("prod", session="looking").close()
-    wait_until(lambda: look(app) == before, 30, "the end of the second session")
+    wait_until(lambda: look(app) == before, "the end of the second session")
 
 
 def _ours(found: dict[str, object]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from farside import FlameServer, pythons, stopped
 
-import flame_kernel as flame
+import flame
 from flame_kernel.commands import rails
 from flame_kernel.connect.rails import Rails
 from flame_kernel.errors import FlameError, TargetError
