@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,6 +105,16 @@ def test_a_child_that_a_cell_has_broken_goes_with_its_server(broken: str, flame_
         server.kill()
         k.wait(run, 30)
     child.wait(30)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems signal no closed pipe")
+def test_a_child_that_is_stopped_goes_with_its_server(flame_server: Start) -> None:
+    server = flame_server()
+    with remote_flame(env={"FLAME_TARGET": server.location}) as k:
+        child = psutil.Process(int(ok(k.execute("import os; os.getpid()")).result or 0))
+        child.suspend()
+        server.kill()
+        child.wait(30)
 
 
 def test_another_server_answers_in_its_place(flame_server: Start, tmp_path: Path) -> None:

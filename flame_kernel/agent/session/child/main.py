@@ -53,6 +53,7 @@ def main(sock, left=()):
     if taker is None:
         _empty_stdin()
     _enable_faulthandler(crash)
+    _go_on_without_server(crash)
     sys.argv[:] = [""]
     log = events.EventLog(bound=MOST_UNSENT)
     me = core.Core(options["session"], places.Child(options["session"]), log, options["shell"])
@@ -87,6 +88,18 @@ def _enable_faulthandler(fd):
         faulthandler.enable(fd)
         faulthandler.register(child_stacks.DUMP_SIGNAL, fd)
     except (ImportError, AttributeError, OSError, ValueError, TypeError):
+        pass
+
+
+def _go_on_without_server(fd):
+    """A process that was stopped (SIGSTOP) goes on when the server closes its end of this pipe, and ends. On Linux."""
+    try:
+        import fcntl
+
+        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGCONT)
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    except (ImportError, AttributeError, OSError, TypeError):
         pass
 
 
