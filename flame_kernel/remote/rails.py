@@ -56,7 +56,7 @@ class Chains:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._reached: dict[str, str] = {}  # the id of an object there -> how it was reached from a module
+        self._reached: dict[str, str] = {}  # the id of an object there -> how it was reached
 
     def hold(self, root: Sequence[Any], steps: Sequence[tuple[Any, ...]]) -> None:
         """Hold a chain back, or note it if it calls or changes something. Raises FlameError."""
@@ -70,10 +70,10 @@ class Chains:
 
     def reached(self, known: str, root: Sequence[Any], steps: Sequence[tuple[Any, ...]]) -> None:
         """Remember how an object was reached."""
-        if self._session.target.rails is not None and all(step[0] in _GOES_ON for step in steps):
-            words = self._words(root, steps)
-            if root[0] == "module" or (root[0] == "held" and not words.startswith(_OWN)):
-                self._reached[known] = words[:300]
+        goes_on = bool(steps) or root[0] == "module"
+        if self._session.target.rails is not None and goes_on and all(step[0] in _GOES_ON for step in steps):
+            if root[0] in ("module", "builtins", "held"):
+                self._reached[known] = self._words(root, steps)[:300]
 
     def forget(self, known: str) -> None:
         self._reached.pop(known, None)

@@ -55,7 +55,7 @@ def test_read_only(server: FlameServer, tmp_path: Path, monkeypatch: pytest.Monk
             os.remove("none")
 
         modules = pi.modules
-        environ, path = modules.os.environ, modules.pathlib.Path("none")
+        environ, path = modules.os.environ, pi.evaluate("__import__('pathlib').Path('none')", ref=True)
         for what, words in {
             "exec": lambda: pi.execute("import os; os.environ['A'] = '1'"),
             "eval": lambda: pi.evaluate("open('none', 'w')"),
