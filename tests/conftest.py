@@ -144,9 +144,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that at the end neither worker waits for the other; and the mark of the quick ring."""
     for item in items:
-        # Without IPython there a kernel's cells are tested by the whole run only.
-        bare = item.path.stem == "test_kernel_cells" and "-bare" in item.name
-        if item.path.stem in QUICK and not bare and item.get_closest_marker("slow") is None:
+        # A kernel's cells in a child with IPython; at the other places they are tested by the whole run only.
+        elsewhere = item.path.stem == "test_kernel_cells" and ("-bare" in item.name or "[process" in item.name)
+        if item.path.stem in QUICK and not elsewhere and item.get_closest_marker("slow") is None:
             item.add_marker(pytest.mark.quick)
     items.sort(key=lambda item: (item.path.name != "test_upstream.py", item.get_closest_marker("slow") is None))
 

@@ -61,6 +61,12 @@ def identifier(name: str, what: str = "name") -> str:
     return name
 
 
+def check_code(code: str) -> None:
+    """Raise FlameError if there is nothing below ``%%flame``."""
+    if not code.strip():
+        raise FlameError("the cell is empty below %%flame; write what is to run there")
+
+
 def script(words: list[str]) -> str:
     """A cell that runs the script FILE of this machine, with its arguments, as Python does: its own ``sys.argv`` and
     names, tracebacks with its lines. Raises FlameError if it cannot be read."""

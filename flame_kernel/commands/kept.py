@@ -32,6 +32,11 @@ def choose(cells: list[dict[str, Any]], count: int | None, choice: str | None, m
     return cells[-1:]
 
 
+def not_kept(cell: dict[str, Any], error: Exception) -> FlameError:
+    """The output of a cell is gone, as the ``error`` of the far side says."""
+    return FlameError(f"the output of cell {label(cell)} is not kept any more: {error}")
+
+
 def label(cell: dict[str, Any]) -> str:
     """``[7] first line of it``."""
     lines = str(cell.get("code") or "").strip().splitlines()

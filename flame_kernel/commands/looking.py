@@ -1,4 +1,4 @@
-"""The commands that look at what runs on the far side, stacks, values, figures, profiles; and the one that tries."""
+"""The commands that show what runs on the far side: stacks, values, CPU and memory, profiles. And ``try``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .options import MAGICS, Option
 EVERY = Option(("--every",), "again every S seconds, in the same output", "S")
 END = Option(("--end",), "end that")
 
-# How a profile is taken, and what becomes of it.
+# How a profile is taken, and where it is saved.
 SAMPLING: tuple[Option, ...] = (
     Option(("--wall",), "count all time, of waiting too (the default)", group="mode"),
     Option(("--cpu",), "count CPU time", group="mode"),
@@ -22,7 +22,7 @@ SAMPLING: tuple[Option, ...] = (
     Option(("--against",), "show what has changed since that saved profile", "FILE", tab=("here",)),
 )
 
-# Seconds that a cell has which is tried.
+# Seconds that a tried cell may take.
 TRIAL = 60.0
 
 TRY = Command(
@@ -34,10 +34,10 @@ TRY = Command(
         ),
     ),
     (Option(("--timeout",), f"end it after S seconds ({TRIAL:g})", "S", kind=float), ON_CONNECTION),
-    more="Output, result and errors are shown, and what would have changed in the names that it mentions, of the "
-    "session and of the app's modules. The copy is a fork: it has none of the app's other threads, so what they hold "
-    "locked stays locked in it; its sockets are cut off. Files and other processes are real: what it does to them "
-    "stays. Not on Windows, and not under gevent. In other notebooks a whole cell is tried by %%flame --try.",
+    more="Output, result and errors are shown, and what would have changed in the names that it mentions: variables of "
+    "the session, and the app's modules. The copy is a fork: it has none of the app's other threads, so locks that "
+    "they hold stay locked in it, and it is cut off from the app's connections. Changes of files and of other "
+    "processes are real. Not on Windows, and not under gevent. In other notebooks, %%flame --try tries a whole cell.",
     examples=("%flame try shop.prices.clear()", "%flame try --timeout 5 rebuild(index)"),
     code=True,
 )
@@ -89,8 +89,8 @@ LOOKING: tuple[Command, ...] = (
             Option(("--end",), "end the live profile", group="live"),
             ON_CONNECTION,
         ),
-        more="Stacks are sampled there, so nothing is traced, patched or slowed down by more than 2 % of one CPU; what "
-        "it cost is told. It answers while a cell runs. %%profile, or %%flame --profile, is for one cell.",
+        more="Stacks are sampled there: nothing is traced or patched, and it takes at most 2 % of one CPU (the result "
+        "tells how much). It works while a cell runs. For one cell: %%profile, in other notebooks %%flame --profile.",
         examples=(
             "%flame profile --all --seconds 5",
             "%flame profile --live",
@@ -110,8 +110,8 @@ LOOKING: tuple[Command, ...] = (
             Option(("--of",), "who holds this object: a name there, or an expression in quotes", "NAME", group="what"),
             ON_CONNECTION,
         ),
-        more="Without an option: what has grown since the look before, line by line, from --start on. "
-        "A look stops the process for a moment, and tells for how long.",
+        more="Without an option: what has grown since --start or the last look, line by line. "
+        "A look stops the process for a moment; the result tells for how long.",
         examples=("%flame memory --start", "%flame memory", "%flame memory --types", "%flame memory --of results"),
         passes=True,
     ),
@@ -125,7 +125,7 @@ def memory_look(values: Mapping[str, Any]) -> str:
 
 
 # What to do where these options of a cell make no sense.
-_ALONE = {"profile": "%flame profile looks at others", "try": "name one with -t, and leave out --bg"}
+_ALONE = {"profile": "use %flame profile for others", "try": "name one with -t, and leave out --bg"}
 
 
 def check_alone(values: Mapping[str, Any], elsewhere: bool) -> None:
@@ -138,7 +138,7 @@ def check_alone(values: Mapping[str, Any], elsewhere: bool) -> None:
 def trial(seconds: float | None) -> dict[str, float]:
     """How a session is asked to try a cell. Raises FlameError."""
     if seconds is not None and not 0 < seconds <= 86400:
-        raise FlameError("--timeout of a trial is a number of seconds, above 0 and at most a day")
+        raise FlameError("--timeout is a number of seconds, above 0 and at most a day")
     return {"seconds": TRIAL if seconds is None else seconds}
 
 

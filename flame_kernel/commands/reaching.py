@@ -1,5 +1,4 @@
-"""The commands that reach what is on the other side beside cells and files: ports, packages, modules as they are
-imported, and a Dask cluster."""
+"""The commands for more than cells and files: forwarded ports, packages, hot code, and a Dask cluster."""
 
 from __future__ import annotations
 
@@ -8,9 +7,9 @@ from .options import KEY_FILE, MAGICS, Option
 
 _STOP = Option(("--stop",), "end one, by its port or path of either end; all: every one", "WHICH")
 
-# How the parties of a cluster reach each other: see `cluster/network.py`.
+# How scheduler, workers and client reach each other: see `cluster/network.py`.
 NETWORKS = ("auto", "direct", "link")
-# What is said of a cluster; also by `jupyter flame dask`.
+# The options of a cluster, also for `jupyter flame dask`.
 CLUSTER: tuple[Option, ...] = (
     Option(("--workers",), "how many workers (default: one for each host)", "N", kind=int),
     Option(("--threads",), "threads of each worker (default: its share of the host's processors)", "N", kind=int),
@@ -40,8 +39,8 @@ REACHING: tuple[Command, ...] = (
             _STOP,
             ON_CONNECTION,
         ),
-        more="The answer is a link. Connections outlive a lost link, and end with the session. "
-        "It answers while a cell runs.",
+        more="It shows a link to click. Connections survive an outage, and end with the session. "
+        "It works while a cell runs.",
         examples=(
             "%flame forward 6006",
             "%flame forward 8080:db.internal:80 --open",
@@ -72,9 +71,9 @@ REACHING: tuple[Command, ...] = (
                 faces=(MAGICS,),
             ),
         ),
-        more="pip of this machine chooses and fetches wheels for the far side's Python and platform. They come into a "
-        "folder of ours there, behind what the host has; --first puts them before it. It asks before the first write "
-        "(-y: yes). uninstall --all leaves nothing. --there runs pip of the far side itself.",
+        more="This machine's pip chooses and downloads wheels for the far side's Python and platform. They go into a "
+        "folder of ours there. On sys.path it comes after the host's own packages; with --first, before them. You are "
+        "asked before the first write (-y: yes). uninstall --all removes all. --there runs the far side's own pip.",
         examples=(
             "%flame pip install rich dask[distributed]",
             "%flame pip install -r requirements.txt --first",
@@ -86,27 +85,31 @@ REACHING: tuple[Command, ...] = (
     Command(
         "hot",
         "let imports there find the modules of a folder here",
-        (Argument("folders", "FOLDER", "as on the import path, or a package, or NAME.py; none: what is served", ANY),),
         (
-            Option(("--reload",), "before a cell, reload what was edited: functions, classes, their instances"),
-            Option(("--off",), "serve nothing any more, and forget these modules there"),
+            Argument(
+                "folders", "FOLDER", "a folder to import from, a package, or NAME.py; none: list what is served", ANY
+            ),
+        ),
+        (
+            Option(("--reload",), "before each cell, reload edited modules; instances get the new code too"),
+            Option(("--off",), "stop serving, and forget these modules there"),
             ON_CONNECTION,
         ),
-        more="Modules and data files of packages are sent when they are imported or read, into memory, also while a "
-        "cell runs. Hidden files, links out of the folder and what looks like a secret are left out. In a target it "
-        'is hot = ["src"], with hot_reload = true. It ends with the session.',
+        more="Modules and data files of packages are sent when they are imported or read, also while a cell runs, and "
+        "stay in memory there. Hidden files, links out of the folder and what looks like a secret are left out. In "
+        'targets.toml it is hot = ["src"], and hot_reload = true. It ends with the session.',
         examples=("%flame hot src --reload", "%flame hot", "%flame hot --off"),
         expands=True,
     ),
     Command(
         "hotfix",
-        "give a function of the running program new code, and take it back",
+        "replace the code of a function of the running program, or put it back",
         (Argument("name", "NAME", "module.function or module.Class.method; none: list the fixes", MAYBE),),
         (Option(("--undo",), "put the old code back: of NAME, or of all that this session has fixed"), ON_CONNECTION),
-        more="%flame hotfix NAME writes a cell with the function as it is; edit it and run it: %%flame hotfix NAME. "
-        "The function stays the same object, so whoever holds it runs the new code from its next call on. Its "
-        "signature, decorators and closure must stay. The program's own log notes who did it. Fixes end with the "
-        "session that made them; detach keeps them.",
+        more="%flame hotfix NAME writes a cell (%%flame hotfix NAME) with the function's code: edit it and run it. "
+        "The function stays the same object, so everything that calls it runs the new code from the next call on. Its "
+        "signature, decorators and closure must stay the same. The program's own log notes who did it. Fixes end with "
+        "the session that made them; %flame detach keeps them.",
         examples=("%flame hotfix app.handlers.slow", "%flame hotfix", "%flame hotfix --undo"),
     ),
     Command(
@@ -125,9 +128,8 @@ REACHING: tuple[Command, ...] = (
             KEY_FILE,
             Option(("--stop",), "end the cluster"),
         ),
-        more="Workers are dask's own; they outlive a lost link, and a host that was away gets its worker again. "
-        "Once more with --workers it has so many from then on. Whoever makes a cluster of hosts trusts them: "
-        "dask opens pickles.",
+        more="Workers are dask's own. They survive an outage, and a host that was lost gets its worker again. Run it "
+        "again with --workers N to change their number. You trust the hosts of your cluster: dask opens their pickles.",
         examples=("%flame dask -t web --workers 8", "%flame dask -t furnace*2 --install", "%flame dask --stop"),
     ),
 )

@@ -1,4 +1,4 @@
-"""The sessions of a server as a table: the same columns in the kernel, in the magics and in ``jupyter flame``."""
+"""The sessions of a server as a table, and sentences about them: the same in the kernel, the magics and the shell."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..connect.amounts import moment_in_words, size_in_words, time_in_words
+from ..errors import FlameError
 from .tables import aligned
 
 COLUMNS = ("session", "place", "notebook", "started", "state", "runs", "waiting", "client")
@@ -22,6 +23,47 @@ def table(living: Iterable[dict[str, Any]], own: str = "") -> str:
     """The same as text, with a heading; one sentence where nothing lives there."""
     found = rows(living, own)
     return "\n".join(aligned([COLUMNS, *found])) if found else "no sessions on this server"
+
+
+def no_session(name: str) -> FlameError:
+    """There is no session of that name on the server."""
+    return FlameError(f"there is no session {name} there; %flame sessions lists them")
+
+
+def in_use(error: Exception, name: str) -> FlameError:
+    """Another client has the session, as the ``error`` of the far side says."""
+    return FlameError(f"{error}; %flame attach {name} with --ask, --force or --watch")
+
+
+def is_asked(whose: str) -> str:
+    """What ``--ask`` says while it waits."""
+    return f"asked {whose}; waiting for an answer (Stop or Ctrl-C ends the wait)"
+
+
+def is_kept(whose: str, name: str) -> FlameError:
+    """The client that was asked keeps its session."""
+    return FlameError(f"{whose} keeps the session {name}; --watch shows its output, --force takes it")
+
+
+def asks(client: str) -> str:
+    """What the client that has a session is told when another one asks for it."""
+    return f"{client} asks for this session: %flame allow hands it over, %flame refuse keeps it\n"
+
+
+def is_answered(client: str, allow: bool, done: Any) -> str:
+    """What ``%flame allow`` and ``%flame refuse`` have done; ``done`` is the far side's answer."""
+    if not (isinstance(done, dict) and done.get("done")):
+        return f"{client} is no longer waiting"
+    return f"{client} may have this session" if allow else f"{client} is refused"
+
+
+def is_watched(name: str) -> str:
+    return f"watching session {name}; Stop or Ctrl-C ends it"
+
+
+def is_left(name: str, location: str) -> str:
+    """A session was detached."""
+    return f"detached from {name} at {location}; it keeps running. Come back: %flame attach {name}"
 
 
 def first_line(code: Any) -> str:

@@ -16,7 +16,7 @@ from ..errors import TransferError, UnsafeAnswer
 from ..security import answers
 from .destination import ChosenFolder, Names, component, plain_name
 from .far_files import BURST, FarFiles, Handler, Message, error_in
-from .progress import Tally
+from .progress import Entry, Tally
 from .uploads import SMALL, far_sums
 
 # Most characters of the far side's reason for leaving a file out.
@@ -27,7 +27,7 @@ _KINDS = ("file", "folder", "end", "link", "odd")
 
 
 @dataclass
-class Arrival:
+class Arrival(Entry):
     """One entry: from ``far`` to ``place`` in the chosen folder; ``names`` is its path below the top, () for the top
     itself."""
 
@@ -39,14 +39,6 @@ class Arrival:
     forward: int = 0
     offset: int = 0
     incoming: receiving.Incoming | None = field(default=None, repr=False)
-
-    @property
-    def kind(self) -> str:
-        return str(self.what["kind"])
-
-    @property
-    def size(self) -> int:
-        return int(self.what["size"])
 
     @property
     def name(self) -> bytes:
@@ -325,7 +317,7 @@ class Downloads:
         what["mode"] = self._folder.permissions(what["mode"])
         one.what.update(what)
         one.incoming = self._folder.incoming(one.place, one.size, what["mtime"], one.offset)
-        self._count(one, one.offset)
+        self._tally.reach(one, one.offset)
 
     def _write(self, far: FarFiles, one: Arrival, kind: int, payload: Any) -> None:
         if one.incoming is None:
@@ -336,7 +328,7 @@ class Downloads:
         else:
             one.incoming.skip(payload)
         self._tally.bytes += one.incoming.at - before
-        self._count(one, one.incoming.at)
+        self._tally.reach(one, one.incoming.at)
 
     def _put_in_place(self, far: FarFiles, one: Arrival, changed: bool) -> None:
         incoming = one.incoming
@@ -356,11 +348,7 @@ class Downloads:
 
     def _finished(self, one: Arrival, at: int) -> None:
         one.done = True
-        self._count(one, at)
-
-    def _count(self, one: Arrival, at: int) -> None:
-        self._tally.forward(at - one.forward)
-        one.forward = at
+        self._tally.reach(one, at)
 
     def _fail(self, one: Arrival, error: OSError | trees.Refused) -> None:
         """This file failed; raises TransferError if all files would fail, because the disk is full."""

@@ -21,6 +21,25 @@ _SENTENCE = 500
 _DELAY = 0.5
 
 
+class Entry:
+    """One file, folder or link of a transfer.
+
+    what     its description, as `trees.walk` gives it
+    forward  the bytes of it that the bar has counted
+    """
+
+    what: dict[str, Any]
+    forward: int
+
+    @property
+    def kind(self) -> str:
+        return str(self.what["kind"])
+
+    @property
+    def size(self) -> int:
+        return int(self.what["size"])
+
+
 class Tally:
     """The counts of one transfer, and its bar.
 
@@ -62,6 +81,11 @@ class Tally:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    def reach(self, one: Entry, at: int) -> None:
+        """Count the bytes of an entry up to ``at``."""
+        self.forward(at - one.forward)
+        one.forward = at
 
     def forward(self, size: int) -> None:
         """So many more bytes of the whole are done (negative, if part of a file must be sent again)."""

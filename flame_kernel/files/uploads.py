@@ -9,14 +9,14 @@ from typing import Any
 from ..agent.wire import frames, receiving, trees
 from .destination import ChosenFolder, Names
 from .far_files import BURST, FarFiles, Message, error_in
-from .progress import Tally
+from .progress import Entry, Tally
 
 # Bytes: a smaller file is sent without asking first whether it is there.
 SMALL = 128 << 10
 
 
 @dataclass
-class Departure:
+class Departure(Entry):
     """One entry: from ``place`` in a folder that the user named, or without a folder from the file of that path, to
     ``far``. ``what`` describes it as `trees.walk` does; ``name`` is for people."""
 
@@ -26,17 +26,9 @@ class Departure:
     what: dict[str, Any]
     name: bytes
     done: bool = False
-    forward: int = 0  # bytes of it that the bar has counted
+    forward: int = 0
     failed: bool = False
     answer: Message | None = None
-
-    @property
-    def kind(self) -> str:
-        return str(self.what["kind"])
-
-    @property
-    def size(self) -> int:
-        return int(self.what["size"])
 
     @property
     def path(self) -> str:
@@ -124,7 +116,7 @@ class Uploads:
             far.ask(request, lambda kind, answer: None)
         one.done = True
         self._tally.skipped += 1
-        self._count(one, one.size)
+        self._tally.reach(one, one.size)
 
     def _same(self, far: FarFiles, one: Departure, path: str, limit: int) -> int:
         """How many of the first ``limit`` bytes are the same in our file and in theirs at ``path``."""
@@ -158,7 +150,7 @@ class Uploads:
                 end = {"op": "done", "mode": source.mode, "mtime": source.mtime, "compare": source.size < SMALL}
                 try:
                     at = burst = offset
-                    self._count(one, at)
+                    self._tally.reach(one, at)
                     while at < source.size and not one.failed:
                         size = source.hole_at(at, source.size)
                         if size:
@@ -170,7 +162,7 @@ class Uploads:
                             far.frames.send_room(size)
                         at += size
                         tally.bytes += size
-                        self._count(one, at)
+                        self._tally.reach(one, at)
                         far.look()
                         if far.calls and at - burst >= BURST and at < source.size:
                             far.tell({"op": "pause"})
@@ -214,10 +206,6 @@ class Uploads:
                     self._tally.files += 1
 
         return handle
-
-    def _count(self, one: Departure, at: int) -> None:
-        self._tally.forward(at - one.forward)
-        one.forward = at
 
 
 def _keep(answers: dict[bytes, Message], name: bytes, kind: int, answer: Any) -> None:

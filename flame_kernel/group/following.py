@@ -60,7 +60,7 @@ class Following:
         If Stop was pressed, raises KeyboardInterrupt when the hosts have stopped, or after 2 s.
         """
         wanted, future = self._wanted, self.future
-        live, lines = Live(self._screen, self._chosen, future), Lines(self._screen, wanted.own)
+        live, lines = Live(self._screen, self._chosen, future), Lines(self._screen, wanted.single)
         deadline = float("inf") if wanted.seconds is None else time.monotonic() + wanted.seconds
         pressed = left_at = float("inf")
         if wanted.progress_after == 0:
@@ -137,12 +137,11 @@ def stop(chosen: Group, future: GroupFuture, number: int, screen: Screen) -> Non
 
 
 class Lines:
-    """Shows text of several hosts as it comes, in whole lines with the host before each; with ``own``, which means that
-    there is one host only, without it."""
+    """Shows text of hosts as it comes, in whole lines, with the host before each unless there is a ``single`` one."""
 
-    def __init__(self, screen: Screen, own: bool = False) -> None:
+    def __init__(self, screen: Screen, single: bool = False) -> None:
         self._screen = screen
-        self._own = own
+        self._single = single
         self._open: dict[tuple[str, str], str] = {}
 
     def add(self, host: str, name: str, text: str) -> None:
@@ -160,7 +159,7 @@ class Lines:
 
     def _say(self, host: str, name: str, line: str) -> None:
         settled = folding.settled(line)
-        say(self._screen, settled or " " if self._own else f"[{host}] {settled}", name)
+        say(self._screen, settled or " " if self._single else f"[{host}] {settled}", name)
 
 
 class Live:

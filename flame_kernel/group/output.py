@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import RemoteError
 from ..remote.exceptions import raised_there
-from ..remote.kept_text import KeptStreams
+from ..remote.kept_text import HasStreams, KeptStreams
 from ..remote.remote import Remote
 from ..session.inbox import Event
 from ..session.screen import allowed, show
@@ -19,7 +19,7 @@ KEPT = 2_000_000
 _NOBODY_ASKED = "[nobody is asked for input() by a cell on a group: push a value before, or run it on one host alone]\n"
 
 
-class HostOutput:
+class HostOutput(HasStreams):
     """Collects the output of a cell on ``host`` from its events.
 
     text            all printed text and the text of the cell's value, in the order in which it came
@@ -57,14 +57,6 @@ class HostOutput:
     @property
     def text(self) -> str:
         return self._text.both
-
-    @property
-    def stdout(self) -> str:
-        return self._text.stdout
-
-    @property
-    def stderr(self) -> str:
-        return self._text.stderr
 
     @property
     def bundles(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:

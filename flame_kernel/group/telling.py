@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..commands.parsing import Line
-from ..errors import FlameError
+from ..errors import FlameError, GroupError
 from ..terminal import coloured_text
 from . import folding
 from .cell import CellResults
@@ -18,6 +18,8 @@ from .results import WHOLE, told_errors
 
 # Seconds after which the progress is shown, as for ipyparallel's px.
 PROGRESS_AFTER = 2.0
+# What is said if there is no cell whose results could be shown.
+NO_CELL = "no cell has run on several far sides yet; %%flame -t TARGETS runs one"
 # For up to so many hosts, text is shown as it comes.
 STREAMED = 2
 
@@ -47,7 +49,7 @@ class CellOptions:
     stop: int = int(signal.SIGINT)  # the signal of Stop; 0: none
     seconds: float | None = None
     raise_error: bool = True
-    own: bool = False  # there is one host only: no name before each line
+    single: bool = False  # there is one host only, whose name need not be said
 
 
 def cell_options(line: Line, hosts: int, seconds: float | None, raise_error: bool) -> CellOptions:
@@ -64,6 +66,7 @@ def cell_options(line: Line, hosts: int, seconds: float | None, raise_error: boo
         stop=_signal(line["signal_on_interrupt"]),
         seconds=seconds,
         raise_error=raise_error,
+        single=hosts == 1,
     )
 
 
@@ -100,13 +103,25 @@ def tell(screen: Screen, results: CellResults, wanted: CellOptions) -> None:
             texts = {host: one.text for host, one in outputs.items() if host in results.ok or one.text}
             say(screen, folding.told(texts, diff=wanted.diff, mask=wanted.mask, total=len(results)))
         for one in displays(outputs, len(results)):
-            if one.line:
+            if one.line and not wanted.single:
                 say(screen, one.line)
             screen.display(one.data, one.metadata)
     else:
         _one_by_one(screen, results, wanted)
     if results.errors and not (wanted.raise_error and results.has_failed):
         say(screen, "\n".join(errors(results)), "stderr")
+
+
+def runs_on(hosts: Sequence[str]) -> str:
+    """What ``--verbose`` says before a cell."""
+    return f"runs on {hosts[0]}" if len(hosts) == 1 else f"runs on {len(hosts)} hosts: {folding.names(hosts, None)}"
+
+
+def failure(results: CellResults) -> Exception:
+    """What a cell on a group raises if it failed: the error of a single host is its own."""
+    if len(results) == 1:
+        return next(iter(results.errors.values()))
+    return GroupError(len(results), results.errors, results, errors(results))
 
 
 def errors(results: Any) -> list[str]:

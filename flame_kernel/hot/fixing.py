@@ -15,11 +15,12 @@ from ..errors import FlameError, TransferError
 from ..session.handshake import client_name
 from ..session.session import Session
 from ..terminal import one_line, plain_text
+from .requests import ask, check_writable
 
 
 @dataclass(frozen=True)
 class Fix:
-    """One function's new code there; ``undo()`` puts the old one back, also at the end of a ``with`` block."""
+    """A function's new code on the far side. ``undo()`` puts the old code back; so does the end of a ``with`` block."""
 
     session: Session
     name: str
@@ -36,8 +37,8 @@ class Fix:
 
     def undo(self) -> None:
         """Put the old code back, unless that is done. Raises FlameError."""
-        if any(row[0] == self.number for row in _ask(self.session, "fixes")["fixes"]):
-            _ask(self.session, "unfix", name=self.name, user=client_name())
+        if any(row[0] == self.number for row in ask(self.session, "fixes")["fixes"]):
+            ask(self.session, "unfix", name=self.name, user=client_name())
 
     def __enter__(self) -> Fix:  # noqa: PYI034
         return self
@@ -49,32 +50,30 @@ class Fix:
 
 def source_of(session: Session, name: str) -> str:
     """The text of a function there as it is now. Raises FlameError."""
-    return str(_ask(session, "source", name=name)["source"])
+    return str(ask(session, "source", name=name)["source"])
 
 
 def fix(session: Session, name: str, new: str | Callable[..., Any]) -> Fix:
     """Give a function there new code: its text, or a function here whose text is taken. Raises FlameError."""
-    rails = session.target.rails
-    if rails is not None and rails.read_only:
-        raise TransferError(f"{session.target.name or session.location} is read_only, and a hotfix changes what runs")
+    check_writable(session, "a hotfix")
     if not isinstance(new, str):
         try:
             new = textwrap.dedent(inspect.getsource(new))
         except (OSError, TypeError):
             raise TransferError("the source of that function cannot be found here; give its text") from None
-    reply = _ask(session, "fix", name=name, text=new, user=client_name())
+    reply = ask(session, "fix", name=name, text=new, user=client_name())
     return Fix(session, name, reply["number"], tuple(reply["notes"]))
 
 
 def undo(session: Session, name: str | None = None) -> list[str]:
-    """Undo the latest fix of a function, or without a name all that this session has made; what was undone."""
-    undone = _ask(session, "unfix", name=name or "", user=client_name())["undone"]
+    """Undo the latest fix of a function; without a name, all fixes of this session. Returns what was undone."""
+    undone = ask(session, "unfix", name=name or "", user=client_name())["undone"]
     return [f"#{number}: {one_line(one, 300)}" for number, one in undone]
 
 
 def table(session: Session) -> str:
-    """The fixes in that process, of all sessions, for a user."""
-    found = _ask(session, "fixes")["fixes"]
+    """All fixes in that process, whichever session made them, as text."""
+    found = ask(session, "fixes")["fixes"]
     if not found:
         return "nothing is fixed there; %flame hotfix module.function shows the text of one, to be edited"
     rows: list[tuple[str, ...]] = [("fix", "function", "session", "by", "at")]
@@ -82,10 +81,3 @@ def table(session: Session) -> str:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if 0 < at < 1e11 else "?"
         rows.append((f"#{number}", one_line(name, 200), one_line(whose, 64), one_line(user, 100), when))
     return "\n".join(aligned(rows))
-
-
-def _ask(session: Session, op: str, **fields: Any) -> dict[str, Any]:
-    reply = session.request("hot", op=op, **fields).result()
-    if reply.get("status") != "ok":
-        raise TransferError(f"at {session.location}: {one_line(str(reply.get('evalue')), 1000)}")
-    return reply

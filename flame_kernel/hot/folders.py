@@ -1,8 +1,8 @@
-"""What a far side may import from the user's folders: modules by dotted name, and the data files of packages.
+"""Lists what a far side may import from the user's folders: modules by dotted name, and data files of packages.
 
-A far side asks by name, and is answered from this list only, so it cannot ask for another file. Left out are hidden
-files, links that lead out of the folder, virtual environments, what looks like a key or a secret, and modules that the
-far side itself stands on.
+A far side asks for a name. Only names of this list are answered, so it cannot get any other file. These are left out:
+hidden files, links that lead out of the folder, virtual environments, files that look like keys or secrets, and modules
+that the far side itself needs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 
 from ..errors import TargetError, TransferError
 
-# Most files of all folders, most bytes of a module, and of a data file.
+# The most files in all folders; the most bytes of a module, and of a data file.
 MOST, MOST_SOURCE, MOST_DATA = 20_000, 24 << 20, 256 << 20
-# Modules that are never served: those the far side itself needs.
+# Modules that are never served, because the far side needs its own.
 _NEEDED = {"__main__", "Pyro4", "serpent", "IPython", "jedi", "parso", "debugpy", "comm", "matplotlib_inline", "psutil"}
 _NEEDED |= {"traitlets", "ipykernel", "_pydevd_bundle", "pydevd"}
-# Files that are no package data: what compilers make, and what looks like a secret.
+# Files that are not package data: what compilers make, and what looks like a secret.
 _MADE = (".pyc", ".pyo", ".so", ".pyd", ".dylib", ".dll")
 _SECRET = (".pem", ".key", ".p12", ".pfx", ".kdbx", ".env", ".jks", ".keytab", ".gpg")
 _SECRET_NAMES = ("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "credentials", "secrets", "htpasswd")
@@ -33,7 +33,8 @@ Stamp = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class File:
-    """A file that may be served: its real path, the folder that it must be in, and what tells that it has changed."""
+    """A file that may be served: its real path, the folder that it must be in, and a stamp that differs once it has
+    changed."""
 
     path: str
     root: str
@@ -47,8 +48,8 @@ class File:
 
 @dataclass
 class Listed:
-    """What may be imported: ``modules`` by dotted name, ``data`` by path (``package/file.csv``), the names of packages
-    without ``__init__.py``, and what is left out, with the reason."""
+    """What may be imported: ``modules`` by dotted name, ``data`` files by path (``package/file.csv``), ``namespaces``:
+    packages without ``__init__.py``, and what is ``left_out``, with the reason."""
 
     modules: dict[str, File] = field(default_factory=dict)
     data: dict[str, File] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class Listed:
 
 
 def is_needed(name: str) -> bool:
-    """Whether the far side stands on a module of this top name, so that it must not be replaced there."""
+    """Whether the far side itself needs the modules of this top-level name, so that they must not be replaced there."""
     return name in sys.stdlib_module_names or name in _NEEDED or name.startswith("flame_agent_")
 
 
@@ -70,7 +71,9 @@ def checked(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
         if not path.exists():
             raise TargetError(f"there is no folder {path} here; name one with modules in it, such as src")
         if not path.is_dir() and path.suffix != ".py":
-            raise TargetError(f"{path} is no folder and no NAME.py; name the folder that your modules are in")
+            raise TargetError(
+                f"{path} is neither a folder nor a file NAME.py; name the folder that your modules are in"
+            )
         real = path.resolve()
         if real in (Path("/"), Path.home()):
             raise TargetError(f"{path} holds more than a project; name the folder that your modules are in")
@@ -82,7 +85,8 @@ def checked(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 
 def scan(folders: Sequence[Path]) -> Listed:
-    """List what is in the folders now; the first that has a name gives it. Raises TargetError for too many files."""
+    """List what is in the folders now. Of modules with the same name, that of the first folder counts. Raises
+    TargetError if there are too many files."""
     listed = Listed()
     for folder in folders:
         if folder.is_file():
@@ -132,7 +136,7 @@ def _take(listed: Listed, path: str, root: str, above: tuple[str, ...], name: st
         return
     file = _found(path, root)
     if file is None:
-        listed.left_out[shown] = "no regular file, or a link out of the folder"
+        listed.left_out[shown] = "not a regular file, or a link out of the folder"
         return
     if name.endswith(".py") and name[:-3].isidentifier() and all(part.isidentifier() for part in above):
         _take_module(listed, file, above, name[:-3])
@@ -201,7 +205,7 @@ def read(file: File) -> bytes:
         handle = os.open(real, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         with open(handle, "rb") as opened:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise TransferError(f"{file.path} is no file any more")
+                raise TransferError(f"{file.path} is not a file any more")
             return opened.read(MOST_DATA)
     except OSError as e:
         raise TransferError(f"cannot read {file.path}: {(e.strerror or str(e)).lower()}") from None
@@ -212,4 +216,4 @@ def text_of(file: File) -> str:
     try:
         return importlib.util.decode_source(read(file))
     except (SyntaxError, UnicodeDecodeError) as e:
-        raise TransferError(f"{file.path} is not text in the coding that it says: {e}") from None
+        raise TransferError(f"{file.path} is not valid in its declared encoding: {e}") from None

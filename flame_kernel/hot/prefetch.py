@@ -1,19 +1,19 @@
-"""What a module will import next: sent with it, so that a project of many modules needs few round trips."""
+"""Finds what a module will import next. That is sent with it, so a project of many modules needs few round trips."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Container, Iterator
 
-# Most bytes of further modules in one answer; on a slow link they must not hold up the one that was asked for.
+# The most bytes of further modules in one answer: on a slow link they must not delay the one that was asked for.
 MOST = 128 << 10
 
 
 def gathered(
     name: str, text: str, known: Container[str], is_package: Callable[[str], bool], read: Callable[[str], str | None]
 ) -> dict[str, str]:
-    """The module ``name`` with its ``text``, and those of the ``known`` ones that it imports, and they import, by name.
-    ``read`` gives the text of one, or None if it is not to be sent."""
+    """The texts to send for the module ``name``, by name: its own ``text``, and those of the ``known`` modules that it
+    imports, directly or through others. ``read`` returns the text of a module, or None if it is not to be sent."""
     found = {name: text}
     room, waiting = MOST, [name]
     while waiting:

@@ -1,7 +1,8 @@
 """Hot: serves the user's modules to imports on the far side of one session, in memory there.
 
-Before each cell the folders are looked at: new files can be imported, and edited ones are reloaded if that is wanted.
-Answers are made on a thread that exists only while there are questions, so a cell may import while it runs.
+Before each cell the folders are scanned: new files can then be imported, and edited modules are reloaded if the user
+wants that. Requests for files are answered on a thread of their own, so a cell can import while it runs. The thread
+exists only while there are requests.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from ..session.session import Session
 from ..terminal import one_line
 from . import folders as listing
 from . import prefetch
+from .requests import ask, check_writable
 
-# Bytes of the first piece of a file, and of the largest; seconds that a piece should take.
+# Bytes of the first piece of a file, and of the largest one; the seconds that sending a piece should take.
 FIRST, LARGEST, PIECE_TIME = 32 << 10, 1 << 20, 0.5
+# The most lines of a list that are shown.
 SHOWN = 20
 
 _handles: weakref.WeakKeyDictionary[Session, Hot] = weakref.WeakKeyDictionary()
@@ -41,9 +44,9 @@ class Served:
 
 
 class Hot:
-    """Serves ``folders`` to a session, until ``close``; as a context manager it closes itself. Made by `serve`.
+    """Serves ``folders`` to a session until ``close``. `serve` makes it; as a context manager it closes itself.
 
-    ``reload``: modules that were edited are reloaded before the next cell.
+    ``reload``: edited modules are reloaded before the next cell.
     """
 
     def __init__(self, session: Session, folders: Sequence[Path], reload: bool) -> None:
@@ -76,7 +79,7 @@ class Hot:
             raise TransferError(f"there is no module in {', '.join(map(str, self.folders))} that can be served")
         self.session.services["hot_request"] = self._take
         try:
-            self._ask("start", reload=self.reload, **_as_sent(self._listed))
+            ask(self.session, "start", reload=self.reload, **_as_sent(self._listed))
         except BaseException:  # raised again, whatever it is; nothing is served
             self.session.services.pop("hot_request", None)
             raise
@@ -84,7 +87,7 @@ class Hot:
         _handles[self.session] = self
 
     def close(self) -> int:
-        """Serve nothing more, and forget all modules there; returns how many that were. Idempotent; never raises."""
+        """Stop serving, and forget all modules there. Returns how many that were; may be called again; never raises."""
         with self._lock:
             if self._closed:
                 return 0
@@ -100,30 +103,30 @@ class Hot:
         count = 0
         with contextlib.suppress(FlameError):
             if self.session.gone is None:
-                count = self._ask("stop").get("forgotten", 0)
+                count = ask(self.session, "stop").get("forgotten", 0)
         return count
 
     def set_reload(self, reload: bool) -> None:
-        """Reload edited modules from now on, or no more. Raises FlameError."""
+        """Switch the reloading of edited modules on or off. Raises FlameError."""
         self.reload = reload
-        self._told.clear()  # what was edited meanwhile is reloaded, too
-        self._ask("start", reload=reload, **_as_sent(self._listed))
+        self._told.clear()  # modules that were edited meanwhile are reloaded too
+        ask(self.session, "start", reload=reload, **_as_sent(self._listed))
 
     # -- what there is -----------------------------------------------------------------------------------------------
 
     @property
     def served(self) -> list[Served]:
         """The modules that were imported there, in the order of their import. Raises FlameError."""
-        return [Served(*row) for row in self._ask("list")["modules"]]
+        return [Served(*row) for row in ask(self.session, "list")["modules"]]
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        """What is in the folders and is not served, with the reason."""
+        """What is in the folders but is not served, with the reason."""
         return dict(self._listed.left_out)
 
     def __str__(self) -> str:
         """What is served, for a user."""
-        told = self._ask("list")
+        told = ask(self.session, "list")
         lines = [f"{self.words}; reload {'on' if self.reload else 'off'}"]
         for name, size, times in told["modules"][:1000]:
             again = f", loaded {times} times" if times > 1 else ""
@@ -139,7 +142,7 @@ class Hot:
 
     @property
     def words(self) -> str:
-        """What it does, in a line."""
+        """What is served, in one line."""
         count, data = len(self._listed.modules), len(self._listed.data)
         more = f" and {data} data file{'' if data == 1 else 's'}" if data else ""
         where = ", ".join(map(str, self.folders))
@@ -156,19 +159,13 @@ class Hot:
         is_same = (status.st_mtime_ns, status.st_size, status.st_ino) == sent
         return "" if is_same else ", edited here since"
 
-    def _ask(self, op: str, **fields: Any) -> dict[str, Any]:
-        reply = self.session.request("hot", op=op, **fields).result()
-        if reply.get("status") != "ok":
-            raise TransferError(f"at {self.session.location}: {one_line(str(reply.get('evalue')), 1000)}")
-        return reply
-
     # -- before a cell -----------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Tell the far side what has changed in the folders, ahead of a cell. Does not wait."""
+        """Before a cell: tell the far side what has changed in the folders. Does not wait for the reply."""
         try:
             now = listing.scan(self.folders)
-        except FlameError:  # too many files by now: what was listed is served on
+        except FlameError:  # there are too many files now; the earlier list stays
             return
         before, self._listed = self._listed, now
         fields = {} if _as_sent(now) == _as_sent(before) else _as_sent(now)
@@ -185,7 +182,7 @@ class Hot:
     # -- answers -----------------------------------------------------------------------------------------------------
 
     def _take(self, event: Event) -> None:
-        """Somebody there imports; on the events thread."""
+        """The far side asks for a file. Called on the events thread."""
         with self._lock:
             if self._closed:
                 return
@@ -201,7 +198,7 @@ class Hot:
                     self._thread = None
                     return
             content = self._asked.get()["content"]
-            with contextlib.suppress(FlameError):  # the session has ended; who imports there is told so
+            with contextlib.suppress(FlameError):  # the session has ended, and the import there fails with that reason
                 self._answer(content["hot_id"], content["what"], content["name"])
 
     def _answer(self, known: int, what: str, name: str) -> None:
@@ -223,12 +220,12 @@ class Hot:
             piece = min(LARGEST, max(FIRST, int(piece * PIECE_TIME / max(taken, PIECE_TIME / 4))))
 
     def _send(self, known: int, buffers: Sequence[bytes] = (), **fields: Any) -> bool:
-        """Send a part of an answer, and wait until it is there; whether more is wanted."""
+        """Send a part of an answer, and wait until it has arrived. Returns whether more is wanted."""
         reply = self.session.request("hot", op="answer", hot_id=known, buffers=buffers, **fields).result()
         return bool(reply.get("wanted"))
 
     def _parts(self, what: str, name: str) -> list[tuple[str, bytes]]:
-        """What is sent for a name of our list. Raises TransferError for any other name: a server may ask anything."""
+        """What is sent for a name of our list. Raises TransferError for other names: a server may ask for anything."""
         listed = self._listed
         if what == "data":
             file = listed.data.get(name)
@@ -245,7 +242,7 @@ class Hot:
         return [(one, text.encode("utf-8", "surrogatepass")) for one, text in found.items()]
 
     def _unsent(self, name: str) -> str | None:
-        """The text of a module that was not sent before."""
+        """The text of a module; None if it was sent before, or cannot be read."""
         file = self._listed.modules[name]
         if name in self._sent and self._sent[name] == file.stamp:
             return None
@@ -266,10 +263,8 @@ def _as_sent(listed: listing.Listed) -> dict[str, Any]:
 
 
 def serve(session: Session, names: Sequence[str | os.PathLike[str]], reload: bool = False) -> Hot:
-    """Serve these folders to imports there, instead of what was served before. Raises FlameError."""
-    rails = session.target.rails
-    if rails is not None and rails.read_only:
-        raise TransferError(f"{session.target.name or session.location} is read_only, and hot code changes what runs")
+    """Serve these folders to imports there, in place of those served before. Raises FlameError."""
+    check_writable(session, "hot code")
     folders, before = listing.checked(names), _handles.get(session)
     if before is not None and before.folders == tuple(folders):
         before.set_reload(reload)
@@ -282,11 +277,11 @@ def serve(session: Session, names: Sequence[str | os.PathLike[str]], reload: boo
 
 
 def serving(session: Session) -> Hot | None:
-    """What is served to a session now, or None."""
+    """The Hot of a session, or None if nothing is served to it."""
     return _handles.get(session)
 
 
 def by_target(session: Session) -> None:
-    """Serve what the session's target says (``hot`` in targets.toml). Raises FlameError."""
+    """Serve the folders that the session's target names (``hot`` in targets.toml). Raises FlameError."""
     if session.target.hot and serving(session) is None:
         serve(session, session.target.hot, session.target.hot_reload)

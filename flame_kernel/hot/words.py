@@ -1,4 +1,4 @@
-"""Carries out ``%flame hot`` and ``%flame hotfix``, whoever asks: the answer is text."""
+"""Carries out ``%flame hot`` and ``%flame hotfix`` for all front ends; the answer is text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIXES = re.compile(r"%%flame\s+hotfix(?:\s|$)")
 
 
 def hot(session: Session, values: Mapping[str, Any]) -> str:
-    """Serve folders, serve none any more, or say what is served. Raises FlameError."""
+    """Serve folders, stop serving, or list what is served; returns what to show. Raises FlameError."""
     now = serving.serving(session)
     if values["off"]:
         if values["folders"] or values["reload"]:
@@ -35,8 +35,8 @@ def hot(session: Session, values: Mapping[str, Any]) -> str:
 
 
 def hotfix(session: Session, values: Mapping[str, Any], text: str = "") -> tuple[str, str]:
-    """Fix a function with the ``text`` of a cell, undo fixes or list them; ``(what to show, the next cell)``. Raises
-    FlameError."""
+    """Fix a function with the ``text`` of a cell, undo fixes, or list them. Returns what to show, and the text for the
+    next cell. Raises FlameError."""
     name = values["name"]
     if values["undo"]:
         undone = fixing.undo(session, name)

@@ -13,7 +13,7 @@ from typing import Any
 from ..commands import help, monitor, rails
 from ..commands.doctor import bundle, examine, of_target
 from ..commands.doctor_here import examine_lab
-from ..commands.kept import choose, header, label
+from ..commands.kept import choose, header, label, not_kept
 from ..commands.looking import memory_look, trial
 from ..commands.options import KERNEL, settings
 from ..commands.parsing import Line, find, parse, parse_cell, refuse_key, shortened, words_of
@@ -450,7 +450,7 @@ async def replay(session: Session, cell: dict[str, Any], publisher: Publisher, w
         try:
             batch = await waits.until(session.ask("replay", request=cell["request"], after=after, limit=REPLAY_BATCH))
         except AgentError as e:
-            raise FlameError(f"the output of cell {label(cell)} is not kept any more: {e}") from None
+            raise not_kept(cell, e) from None
         events, done = batch["events"], batch["done"]
         after = events[-1].get("number", after) if events else after
         await publisher.room()

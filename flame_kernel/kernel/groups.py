@@ -10,14 +10,14 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from jupyter_core.paths import jupyter_config_dir
 
 from ..commands import rails
-from ..commands.code_words import identifier
+from ..commands.code_words import check_code, identifier
 from ..commands.options import KERNEL
 from ..commands.parsing import Line, parse_cell
 from ..connect.keys import Ask
@@ -33,7 +33,7 @@ from ..group.group import Group
 from ..group.member import Member
 from ..group.opening import are_numbers, group, some
 from ..group.results import Results, told_errors
-from ..group.telling import again, cell_options, errors, tell
+from ..group.telling import NO_CELL, again, cell_options, failure, runs_on, tell
 from ..remote.remote import Remote
 from ..session.session import Session
 from ..terminal import plain_text
@@ -272,19 +272,17 @@ class Groups:
 
     async def run(self, cell: Asked, chosen: Group, line: Line, code: str, how: How) -> dict[str, Any]:
         """Run code on all of a group, its output in the cell's; the reply. Raises FlameError where it cannot begin."""
-        if not code.strip():
-            raise FlameError("the cell is empty below %%flame; write what is to run there")
+        check_code(code)
         if line["profile"]:
             raise FlameError("--profile is for where the kernel's cells run; for a group: %flame profile, meanwhile")
         await self._hold(cell, chosen, code, how)
         values = await self._exchange.values([(identifier(name, "variable name"), None) for name in line["in"]])
         for name in line["pull"]:
             identifier(name, "variable name")
-        own = len(chosen) == 1
-        wanted = replace(cell_options(line, len(chosen), line["timeout"], not line["no_raise_error"]), own=own)
-        screen = Output(self._publisher, cell.request_id, how.silent, own)
+        wanted = cell_options(line, len(chosen), line["timeout"], not line["no_raise_error"])
+        screen = Output(self._publisher, cell.request_id, how.silent)
         if line["verbose"]:
-            screen.text("stdout", f"runs on {len(chosen)} hosts: {folding.names(chosen.labels, None)}\n")
+            screen.text("stdout", f"{runs_on(chosen.labels)}\n")
         following = Following(chosen, wanted, screen)
         options = {"silent": how.silent, "store_history": how.counts, "count": None if how.silent else how.count}
         self._waits.begin(lambda: self._begin(following, code, values, options))
@@ -322,7 +320,7 @@ class Groups:
     def show_again(self, cell: Asked, line: Line) -> None:
         """Show what the last cell on a group has given. Raises FlameError where there was none."""
         if self._last is None:
-            raise FlameError("no cell has run on several far sides yet; %%flame -t TARGETS runs one")
+            raise FlameError(NO_CELL)
         screen, results = Output(self._publisher, cell.request_id), self._last.results
         assert isinstance(results, CellResults)
         tell(screen, results, again(line))
@@ -331,13 +329,12 @@ class Groups:
 
 
 class Output:
-    """A screen in the output of a cell; ``own``: the cell runs on one host, whose name need not be said."""
+    """A screen in the output of a cell."""
 
-    def __init__(self, publisher: Publisher, request_id: str, silent: bool = False, own: bool = False) -> None:
+    def __init__(self, publisher: Publisher, request_id: str, silent: bool = False) -> None:
         self._publisher = publisher
         self._request_id = request_id
         self._silent = silent
-        self.own = own
         self._id: str | None = None
 
     def text(self, name: str, text: str) -> None:
@@ -357,14 +354,14 @@ class Output:
             self._publisher.message(self._request_id, kind, content)
 
     def failed(self, results: CellResults) -> dict[str, Any]:
-        """Show who has failed; the reply. One host's error is shown as its own."""
-        only = next(iter(results.errors.values())) if self.own else None
-        if isinstance(only, RemoteError):
-            return self.error(only.ename, only.evalue, getattr(only, "lines", None) or [f"{only.ename}: {only.evalue}"])
-        if only is not None:
-            return self.error(type(only).__name__, str(only), [f"{type(only).__name__}: {only}"])
-        error = GroupError(len(results), results.errors, results, errors(results))
-        return self.error("GroupError", str(error), error._render_traceback_())
+        """Show who has failed; the reply."""
+        error = failure(results)
+        if isinstance(error, RemoteError):
+            lines = getattr(error, "lines", None) or [f"{error.ename}: {error.evalue}"]
+            return self.error(error.ename, error.evalue, lines)
+        name = type(error).__name__
+        lines = error._render_traceback_() if isinstance(error, GroupError) else [f"{name}: {error}"]
+        return self.error(name, str(error), lines)
 
     def error(self, ename: str, evalue: str, lines: list[str]) -> dict[str, Any]:
         """Show an error; the reply of a cell that ended with it."""

@@ -19,6 +19,7 @@ from ipykernel.jsonutil import json_clean
 from jupyter_client.jsonutil import json_default
 
 from ..agent.wire.message import COMMS
+from ..commands.sessions import asks
 from ..connect.target import Target
 from ..security.rendering import WIDGET, Rendering
 from ..session.inbox import Event
@@ -326,8 +327,7 @@ class _Iopub:
         if ask_id in takeovers or len(takeovers) >= TAKEOVERS or len(ask_id) > TAKEOVER_ID:
             return
         takeovers[ask_id] = who
-        words = f"{who} asks for this session: %flame allow hands it over, %flame refuse keeps it\n"
-        self._publisher.stream(None, "stderr", words)
+        self._publisher.stream(None, "stderr", asks(who))
 
     def _cancelled(self, session: Session, event: Event) -> None:
         self._publisher.ask(session, event)

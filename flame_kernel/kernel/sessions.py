@@ -15,7 +15,7 @@ from ..commands.kept import label
 from ..commands.key_question import opened
 from ..commands.options import settings
 from ..commands.parsing import Line
-from ..commands.sessions import table
+from ..commands.sessions import in_use, is_answered, is_asked, is_kept, is_left, is_watched, no_session, table
 from ..connect.keys import Ask
 from ..connect.location import Location
 from ..connect.target import Target, Timeouts
@@ -241,7 +241,7 @@ class Sessions:
         if present is not None and present.session_id == name:
             raise FlameError(f"{name} is this kernel's own session; restart the kernel to begin a new one")
         if not await self._ask_agent(lambda client: client.kill(name), target):
-            raise FlameError(f"there is no session {name} there; %flame sessions lists them")
+            raise no_session(name)
         self._say(cell, f"ended session {name}")
 
     async def _other(self, cell: Cell, name: str) -> Target:
@@ -287,7 +287,7 @@ class Sessions:
         except AgentError as e:
             if e.code != "in_use":
                 raise
-            raise FlameError(f"{e}; %flame attach {name} with --ask, --force or --watch") from None
+            raise in_use(e, name) from None
         if target.location is not None:
             known = found.connection or self._now or Connection(None, {}, str(target))
             self._remember(dataclasses.replace(known, values={**known.values, "session": name}), cell)
@@ -363,13 +363,13 @@ class Sessions:
     async def _ask_for(self, cell: Cell, name: str, client: str, target: Target) -> None:
         me = {"client": client_name(), "client_id": self._far.client_id}
         asked = (await self._ask_agent(lambda client: client.ask("ask", session=name, **me)))["asked"]
-        self._say(cell, f"asked {client}; waiting for an answer (Stop ends the wait)")
+        self._say(cell, is_asked(client))
         while True:
             state = (await self._ask_agent(lambda client: client.ask("asked", session=name, id=asked)))["state"]
             if state == "granted":
                 return
             if state == "refused":
-                raise FlameError(f"{client} keeps the session {name}; --watch shows its output, --force takes it")
+                raise is_kept(client, name)
             await self._waits.until(on_thread(lambda: time.sleep(ASK_EVERY), "ask"))
 
     async def _take_up(self, cell: Cell, session: Session) -> dict[str, Any] | None:
@@ -407,7 +407,7 @@ class Sessions:
     async def _look_on(self, cell: Cell, name: str, target: Target) -> None:
         """Publish what a session says, until Stop."""
         client = await self._waits.until(on_thread(lambda: AgentClient(target), "visit"))
-        self._say(cell, f"watching session {name}; Stop ends it")
+        self._say(cell, is_watched(name))
 
         def watch() -> None:
             for events in client.watch(name):
@@ -426,9 +426,7 @@ class Sessions:
             raise FlameError("this kernel's own server ends with the kernel, so its session cannot be detached")
         name = session.session_id
         await self._waits.until(on_thread(self._far.detach, "detach"))
-        self._say(
-            cell, f"detached from {name} at {session.location}; it keeps running. Come back: %flame attach {name}"
-        )
+        self._say(cell, is_left(name, session.location))
 
     async def disconnect(self, cell: Cell, line: Line) -> None:
         if line["keep"]:
@@ -460,9 +458,7 @@ class Sessions:
         for ask_id, who in list(waiting.items()):
             done = await self._waits.until(session.ask("consent", id=ask_id, allow=allow))
             waiting.pop(ask_id, None)
-            heard = isinstance(done, dict) and done.get("done")
-            told = ("may have this session" if allow else "is refused") if heard else "is no longer waiting"
-            self._say(cell, f"{who} {told}")
+            self._say(cell, is_answered(who, allow, done))
 
     async def cells(self, session: Session) -> list[dict[str, Any]]:
         cells = await self._waits.until(session.ask("cells"))

@@ -9,7 +9,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from ..commands.kept import choose, header, label
+from ..commands import sessions
+from ..commands.kept import choose, header, label, not_kept
 from ..commands.parsing import Line
 from ..connect.keys import Ask
 from ..errors import AgentError, FlameError
@@ -55,9 +56,9 @@ class Attaching:
             taken = in_thread(begin, ask_line, undo=lambda late: late.detach())
         except AgentError as e:
             if e.code == "in_use":
-                raise FlameError(f"{e}; %flame attach {name} with --ask, --force or --watch") from None
+                raise sessions.in_use(e, name) from None
             if e.code == "no_session":
-                raise FlameError(f"there is no session {name} there; %flame sessions lists them") from None
+                raise sessions.no_session(name) from None
             raise
         self._connections.take_up(name, base, taken)
         self._cells.adopt(taken)
@@ -68,20 +69,16 @@ class Attaching:
         me = {"client": client_name(), "client_id": client_id}
         with contextlib.closing(AgentClient(remote.target)) as client:
             asked = client.ask("ask", session=name, **me)["asked"]
-            print(
-                f"asked the client of {plain_text(name)}; waiting for an answer (Ctrl-C or Stop ends the wait)",
-                flush=True,
-            )
+            whose = f"the client of {plain_text(name)}"
+            print(sessions.is_asked(whose), flush=True)
             while (state := client.ask("asked", session=name, id=asked)["state"]) != "granted":
                 if state == "refused":
-                    raise FlameError(
-                        f"the client of session {name} keeps it; --watch shows its output, --force takes it"
-                    )
+                    raise sessions.is_kept("its client", name)
                 time.sleep(ASK_EVERY)
 
     def _look_on(self, remote: Remote, name: str) -> None:
         show = self._cells.viewer(remote)
-        print(f"watching session {plain_text(name)}; Ctrl-C or Stop ends it", flush=True)
+        print(sessions.is_watched(plain_text(name)), flush=True)
         with contextlib.closing(AgentClient(remote.target)) as client:
             try:
                 for events in client.watch(name):
@@ -96,12 +93,7 @@ class Attaching:
             raise FlameError("this connection's own server ends with it, so its session cannot be detached")
         session = remote.session
         self._connections.disconnect(name, keep=True)
-        print(
-            plain_text(
-                f"detached from {session.session_id} at {session.location}; it keeps running. "
-                f"Come back: %flame attach {session.session_id}"
-            )
-        )
+        print(plain_text(sessions.is_left(session.session_id, session.location)))
 
     def allow(self, line: Line) -> None:
         self._answer(True)
@@ -118,9 +110,7 @@ class Attaching:
             for ask_id, who in list(waiting.items()):
                 done = session.ask("consent", id=ask_id, allow=allow).result(PATIENCE)
                 waiting.pop(ask_id, None)
-                heard = isinstance(done, dict) and done.get("done")
-                told = ("may have this session" if allow else "is refused") if heard else "is no longer waiting"
-                print(f"{who} {told}")
+                print(sessions.is_answered(who, allow, done))
 
     def replay(self, line: Line) -> None:
         remote = self._connections.pick(line["target"])[1]
@@ -145,7 +135,7 @@ def _show_again(session: Session, cell: dict[str, Any], show: Callable[[dict[str
             events, done = batch["events"], bool(batch["done"])
             after = events[-1]["number"] if events else after
         except AgentError as e:
-            raise FlameError(f"the output of cell {label(cell)} is not kept any more: {e}") from None
+            raise not_kept(cell, e) from None
         except (KeyError, TypeError, IndexError):
             raise FlameError(f"{session.location} sent something that is not a cell's output") from None
         for event in events:

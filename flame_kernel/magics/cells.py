@@ -17,8 +17,8 @@ from typing import Any
 
 from IPython.core import page
 
-from ..commands import rails
-from ..commands.code_words import identifier
+from ..commands import rails, sessions
+from ..commands.code_words import check_code, identifier
 from ..commands.looking import check_alone, trial
 from ..commands.parsing import Line
 from ..commands.source import Source
@@ -123,8 +123,7 @@ class Cells:
         out = line["out"]
         for wanted in (*line["pull"], *([out] if out else [])):
             identifier(wanted, "variable name")
-        if not code.strip():
-            raise FlameError("the cell is empty below %%flame; write what is to run there")
+        check_code(code)
         tried = trial(options.seconds) if line["try"] else None
         print(rails.hold(remote.session, code, tried=line["try"]), end="")
         if pushed:
@@ -220,8 +219,8 @@ class Cells:
 
         def ask(ask_id: str, client: str) -> None:
             self.takeovers.setdefault(remote.session, {})[ask_id] = client
-            words = f"{client} asks for this session: %flame allow hands it over, %flame refuse keeps it\n"
-            self._output(remote, waited=False).event({"type": "stream", "content": {"name": "stderr", "text": words}})
+            content = {"name": "stderr", "text": sessions.asks(client)}
+            self._output(remote, waited=False).event({"type": "stream", "content": content})
 
         remote.show = show
         remote.on_takeover = ask

@@ -195,7 +195,7 @@ class Commands:
         with contextlib.closing(AgentClient(remote.target)) as client:
             ended = client.kill(name)
         if not ended:
-            raise FlameError(f"there is no session {name!r} there; %flame sessions lists them")
+            raise sessions.no_session(name)
         print(f"ended session {name}")
 
     # -- looking in ----------------------------------------------------------------------------------------------------

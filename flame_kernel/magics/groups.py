@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..commands import rails
-from ..commands.code_words import identifier
+from ..commands.code_words import check_code, identifier
 from ..commands.options import MAGICS
 from ..commands.parsing import Line, parse_cell, words_of
 from ..connect.selection import is_group
 from ..connect.target import load_target
 from ..connect.targets_file import TargetsFile, targets_path
-from ..errors import FlameError, GroupError
+from ..errors import FlameError
 from ..group import folding
 from ..group.cell import CellResults
 from ..group.following import Following
@@ -29,7 +29,7 @@ from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.member import Member
 from ..group.opening import are_numbers, group, some
-from ..group.telling import again, cell_options, errors, live_line, tell
+from ..group.telling import NO_CELL, again, cell_options, failure, live_line, runs_on, tell
 from ..packages.words import on_each, read, without_there
 from ..session.user import agrees, ask_line
 from ..terminal import plain_text
@@ -164,13 +164,12 @@ class Groups:
         out, pulled = line["out"], line["pull"]
         for wanted in (*pulled, *([out] if out else [])):
             identifier(wanted, "variable name")
-        if not code.strip():
-            raise FlameError("the cell is empty below %%flame; write what is to run there")
+        check_code(code)
         chosen = self.of(line["target"] or self.current)
         print(rails.hold_on(chosen.members, code, ask_line), end="")
         how = cell_options(line, len(chosen), seconds, raise_error)
         if line["verbose"]:
-            print(f"runs on {len(chosen)} hosts: {folding.names(chosen.labels, None)}")
+            print(runs_on(chosen.labels))
         if background:
             how = dataclasses.replace(how, stream=False)
         following = Following(chosen, how, self._screen())
@@ -186,7 +185,7 @@ class Groups:
         results = following.wait()
         self._pull(chosen, future, pulled)
         if results.has_failed and how.raise_error:
-            raise GroupError(len(results), results.errors, results, errors(results))
+            raise failure(results)
         return None
 
     def run_here(self, code: str) -> None:
@@ -220,7 +219,7 @@ class Groups:
         """Show or bind the results of the last cell so far, and show which hosts are not done; errors of the cell are
         not raised. Raises FlameError."""
         if self.last is None:
-            raise FlameError("no cell has run on several far sides yet; %%flame -t TARGETS runs one")
+            raise FlameError(NO_CELL)
         if line["out"]:
             self._shell.user_ns[identifier(line["out"], "variable name")] = self.last
             return

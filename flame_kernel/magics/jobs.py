@@ -17,7 +17,7 @@ from typing import Any
 from ..commands.tables import aligned
 from ..errors import FlameError, RemoteError, SessionGone
 from ..remote.exceptions import raised_there
-from ..remote.kept_text import KeptStreams
+from ..remote.kept_text import HasStreams, KeptStreams
 from ..remote.remote import Remote
 from ..session.inbox import Event
 
@@ -50,7 +50,7 @@ class Listed:
     code: str
 
 
-class Job:
+class Job(HasStreams):
     """One cell for ``remote``; made by ``%%flame``, and sent by ``start``.
 
     shown  returns what of an event may be shown, or None; called on the session's events thread
@@ -151,14 +151,6 @@ class Job:
     def output(self) -> str:
         """The text that it has printed so far, stdout and stderr in their order."""
         return self._text.both
-
-    @property
-    def stdout(self) -> str:
-        return self._text.stdout
-
-    @property
-    def stderr(self) -> str:
-        return self._text.stderr
 
     @property
     def displays(self) -> list[dict[str, Any]]:

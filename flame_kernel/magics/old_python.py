@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..commands.code_words import check_code
 from ..commands.parsing import Line
 from ..errors import FlameError
 from ..old_python.calls import LIMITS_WITH_VARIABLES, OldPython
@@ -19,8 +20,7 @@ def run(old: OldPython, line: Line, code: str, raise_error: bool) -> None:
     if given:
         word = given[0].replace("_", "-")
         raise FlameError(f"a server on Python {old.version} runs plain cells, each to its end; leave out --{word}")
-    if not code.strip():
-        raise FlameError("the cell is empty below %%flame; write what is to run there")
+    check_code(code)
     ran = old.run(code, stays=True)
     ran.show()
     if ran.raised is None and not ran.code:

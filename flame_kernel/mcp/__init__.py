@@ -1,5 +1,5 @@
-"""Tools for language-model agents over sessions: ``jupyter flame mcp``, by the SDK of the Model Context Protocol.
+"""Tools with which language-model agents use sessions (``jupyter flame mcp``): the Model Context Protocol, by its SDK.
 
-Knows no notebook: what a tool answers is JSON, in which all that a server has sent is marked as data.
+Knows no notebook: tools answer with JSON, and what a server has sent is marked there as data.
 Begin at tools.py; servers.py keeps the sessions, cells.py what runs in them.
 """

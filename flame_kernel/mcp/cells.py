@@ -1,4 +1,4 @@
-"""Cells of an agent: each goes on when its tool has answered, and what it shows is kept to be read later."""
+"""Cells of a language-model agent: a cell runs on after its tool has answered, and its output is kept for later."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ..session.requests import Reply
 from ..session.screen import allowed, show
 from ..terminal import plain_text
 
-# Most characters of one answer; most that are kept of a cell, the latest.
+# The most characters in one answer; the most that are kept of a cell (the latest).
 ANSWER, KEPT = 20_000, 2_000_000
-# Most pictures that are kept of a cell, and most bytes of one.
+# The most pictures that are kept of a cell, and the most bytes of one.
 PICTURES, PICTURE = 8, 2_000_000
-# Seconds that a stopped cell may take to end, before the tool answers.
+# How long the tool waits for a stopped cell to end, in seconds.
 STOP_PATIENCE = 3.0
 
 
 class Cell(Terminal):
-    """One cell: what it has shown so far, and whether it is over.
+    """One cell: its output so far, and its state.
 
-    name       by which the agent names it
-    request_id its id on the far side
+    name        the agent's name for it
+    request_id  its id on the far side
     """
 
     def __init__(self, name: str, request_id: str, rendering: Rendering) -> None:
@@ -50,7 +50,7 @@ class Cell(Terminal):
         return f"<Cell {self.name} {self.state}>"
 
     def begun(self, reply: Future[Reply]) -> None:
-        """It has been sent, and ``reply`` is the future of its reply."""
+        """Called when the cell was sent; ``reply`` is the future of its reply."""
         self._reply = reply
         reply.add_done_callback(self._over)
 
@@ -60,10 +60,10 @@ class Cell(Terminal):
         if error is not None:
             self.stream("stderr", f"{plain_text(str(error))}\n")
 
-    # -- what it shows: called on the session's events thread ---------------------------------------------------------
+    # -- its output: called on the session's events thread  ---------------------------------------------------------
 
     def take(self, event: Event) -> None:
-        """Keep what may be shown of an event."""
+        """Keep the part of an event that may be shown."""
         may = allowed(event, self._rendering)
         if may is not None:
             show(may, self)
@@ -93,7 +93,7 @@ class Cell(Terminal):
 
     @property
     def state(self) -> str:
-        """running, done, failed, stopped, or lost: nobody knows how it ended."""
+        """running, done, failed, stopped, or lost (it is unknown how it ended)."""
         if not self._reply.done():
             return "running"
         if self._reply.exception() is not None:
@@ -104,12 +104,12 @@ class Cell(Terminal):
         return "stopped" if reply.get("ename") == "KeyboardInterrupt" else "failed"
 
     def wait(self, seconds: float) -> None:
-        """Wait for its end, at most so long."""
+        """Wait for its end, for ``seconds`` at most."""
         futures.wait([self._reply], timeout=max(0.0, seconds))
 
     def answer(self, since: int = 0) -> tuple[dict[str, Any], list[bytes]]:
-        """What it has shown from the character ``since`` on, and how it stands; with the pictures that came there."""
-        state = self.state  # first: what comes after it is told next time
+        """Its output from the character ``since`` on with its state, and the pictures in that part of the output."""
+        state = self.state  # asked first, so that a cell that ends meanwhile is told as done only with all its output
         with self._lock:
             begin = min(max(since, self._dropped), self._dropped + len(self._text))
             text = self._text[begin - self._dropped :][:ANSWER]
@@ -131,14 +131,14 @@ class Cell(Terminal):
         return answer, pictures
 
     def stop(self, interrupt: Callable[[str], Future[Any]]) -> None:
-        """Interrupt it, and wait a moment for its end."""
+        """Interrupt it, and wait for its end, for `STOP_PATIENCE` at most."""
         if not self._reply.done():
             interrupt(self.request_id)
             self.wait(STOP_PATIENCE)
 
 
 def _png(text: Any) -> bytes | None:
-    """The bytes of a picture; None if it is none, or too large."""
+    """The bytes of a PNG; None if ``text`` is not one, or it is too large."""
     if not isinstance(text, str) or len(text) > PICTURE * 4 // 3:
         return None
     try:

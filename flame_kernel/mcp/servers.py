@@ -20,12 +20,12 @@ from ..remote.remote import Remote
 from ..terminal import plain_text
 from .cells import Cell
 
-# Cells that are remembered: the latest.
+# How many cells are remembered (the latest).
 REMEMBERED = 200
 
 
 class Server:
-    """One server, its session, and the cells that the agent has run there. Its methods block."""
+    """One server, the agent's session there, and its cells. The methods wait for the server."""
 
     def __init__(self, name: str, load: Callable[[], Target], read_only: bool) -> None:
         self.name = name
@@ -53,7 +53,7 @@ class Server:
                 self._leave()
             if self._remote is None:
                 self._remote = Remote(self._load())
-                # stdout is the protocol's.
+                # stdout belongs to the protocol.
                 self._remote.write = lambda name, text: write("stderr", text)
                 self._remote.on_link = lambda words: print(
                     plain_text(f"[{words or 'the link is back'}]"), file=sys.stderr
@@ -94,17 +94,17 @@ class Server:
         return cell
 
     def evaluate(self, expression: str) -> Any:
-        """The value of an expression of the agent's own tools, not of its user's."""
+        """The value of an expression of our tools; no rails, as it is not the agent's code."""
         return self.remote.perform(["eval", expression], ())
 
     def _hold(self, remote: Remote, code: str, dry_run: bool) -> None:
-        """Hold a cell back where the rails of its target, or ours, say so. Raises FlameError."""
+        """Raise FlameError if the target's rails, or ``--read-only``, refuse a cell."""
         if self._read_only:
             rails.refuse(Rails(read_only=True), self.name, code, tried=dry_run, how="it was started with --read-only")
         rails.hold(remote.session, code, tried=dry_run)
 
     def check_writes(self, what: str) -> None:
-        """Raise FlameError where a tool that writes may not be used."""
+        """Raise FlameError if a tool that writes may not be used here."""
         held = self.remote.target.rails
         if self._read_only or (held is not None and held.read_only):
             raise FlameError(f"{what} is refused: {self.name} is read_only here")
@@ -117,7 +117,7 @@ class Server:
         return self.cells[name]
 
     def close(self) -> None:
-        """Leave: a session with a name stays alive there, any other ends."""
+        """Leave the session; it ends, unless it has a name."""
         with self._lock:
             self._leave()
 
@@ -132,7 +132,7 @@ class Server:
 
 
 class Servers:
-    """Those that an agent may reach: the one that its user named, and saved targets whose names match.
+    """The servers that an agent may reach: the one that its user named, and saved targets whose names match.
 
     load     ``load(name)``: the Target of that name, None for the first one; raises FlameError
     names    the names of all saved targets
@@ -156,15 +156,15 @@ class Servers:
         self._known: dict[str, Server] = {}
 
     def names(self) -> list[str]:
-        """All that it may reach, the first one first."""
+        """The names of all servers that the agent may reach, the default one first."""
         found = [name for name in self._names() if any(fnmatch.fnmatchcase(name, one) for one in self._allowed)]
         return [self.first, *(name for name in sorted(found) if name != self.first)]
 
     def get(self, name: str = "") -> Server:
-        """The server of that name; empty: the first one. Raises FlameError."""
+        """The server of that name; for an empty one, the default server. Raises FlameError."""
         name = name or self.first
         if name != self.first and name not in self.names():
-            raise FlameError(f"{name!r} is not allowed here; there are {', '.join(self.names())}")
+            raise FlameError(f"{name!r} is not allowed here; allowed are: {', '.join(self.names())}")
         with self._lock:
             if name not in self._known:
                 chosen = None if name == self.first else name

@@ -23,12 +23,12 @@ from ..session.agent_client import AgentClient
 from ..terminal import plain_text
 from . import far_side, objects
 
-# What a call cannot do here, for the sentence that says what is missing; and the same where variables stay.
+# What calls cannot do here, for the sentence that says so; and the same for a use in which variables stay.
 LIMITS = "no session, so output comes at the end, without input(), Ctrl-C, magics and variables that stay"
 LIMITS_WITH_VARIABLES = "no session, so output comes at the end, without input(), Ctrl-C, magics, Tab and stand-ins"
 # Bytes of a file that travel in one call.
 PIECE = 256 << 10
-# Most names and texts of output that one answer may have.
+# The most pieces of output that one answer may have.
 _PARTS = 1_000_000
 
 
@@ -77,7 +77,7 @@ class OldPython(contextlib.AbstractContextManager["OldPython"]):
         self.close()
 
     def close(self) -> None:
-        """Forget the variables there, and close the connection. It works also if the server is gone."""
+        """Forget the variables there, and close the connection. Does not raise if the server is gone."""
         client, self._client = self._client, None
         if client is None:
             return
@@ -157,7 +157,7 @@ class OldPython(contextlib.AbstractContextManager["OldPython"]):
     def run(self, source: str, expression: bool = False, stays: bool = False) -> Ran:
         """Run statements, the last expression shown as by a cell; or show the repr of an ``expression``.
 
-        stays  whether with the variables of earlier calls that stay
+        stays  whether it runs with the variables of earlier calls, and leaves its own
         """
         mode = "eval" if expression else "cell"
         return self._ran(self._ask("run", source, mode, *(self._variables() if stays else (None, False))))
@@ -196,7 +196,7 @@ class OldPython(contextlib.AbstractContextManager["OldPython"]):
         return self.look(None, (name,))
 
     def look(self, module: str | None, path: tuple[str, ...]) -> Any:
-        """The value at a path of a module (None: the builtins), or a `FarName` for what is called or goes on."""
+        """The value at a path of a module (None: the builtins); a `FarName` for a function, class or module."""
         found = self._ask("look", module, path)
         if "stays" in found:
             return objects.FarName(self, module, path)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
-# How many consoles and clients keep their variables there; the one that was used longest ago is forgotten first.
+# How many consoles and clients keep their variables there; those that have not been used for longest go first.
 SPACES = 32
 
-# Meanwhile sys.stdin, sys.stdout, sys.stderr and sys.displayhook of the server are its own, a call at a time.
+# During a call, sys.stdin, sys.stdout, sys.stderr and sys.displayhook of the server are replaced; one call at a time.
 _SOURCE = """
 import ast, base64, codeop, json, linecache, os, re, sys, threading, traceback, types
 _lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Plain values as JSON, to a Python too old for the agent and back; and what stands here for a module there."""
+"""Plain values as JSON, to a Python too old for the agent and back; and stand-ins for its modules and functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_DEPTH = 50
 
 
 def encoded(value: Any, depth: int = 0) -> Any:
-    """``value`` as JSON has it: a container is a list that begins with its kind. Raises CannotTravel."""
+    """``value`` in a form for JSON: a container becomes a list that begins with its kind. Raises CannotTravel."""
     kind = type(value)
     if value is None or kind in (bool, int, float, str):
         return value
@@ -29,7 +29,7 @@ def encoded(value: Any, depth: int = 0) -> Any:
 
 
 def decoded(found: Any, depth: int = 0) -> Any:
-    """The value of what `encoded` of the far side made. Raises ValueError, TypeError."""
+    """The value that the far side has encoded in this form. Raises ValueError, TypeError."""
     if not isinstance(found, list):
         if isinstance(found, dict):
             raise ValueError("a bare dict")
@@ -47,7 +47,7 @@ def decoded(found: Any, depth: int = 0) -> Any:
 
 
 class Far(Protocol):
-    """What is needed of the connection."""
+    """The part of `OldPython` that is needed here."""
 
     location: str
 
@@ -57,7 +57,7 @@ class Far(Protocol):
 
 
 class FarName:
-    """A module, class or function there, by its name: an attribute of it is asked for, a call is called there."""
+    """Stands for a module, class or function there: its attributes are looked up there, and calls are made there."""
 
     def __init__(self, old: Far, module: str | None, path: tuple[str, ...]) -> None:
         self._old, self._module, self._path = old, module, path

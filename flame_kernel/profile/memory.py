@@ -44,7 +44,7 @@ def text(what: str, reply: dict[str, Any], location: str) -> str:
         return "\n".join([f"{reply['objects']} objects; {took}", *aligned(rows)])
     noted = f"noted: {size_in_words(reply['traced'])}, which takes {size_in_words(reply['overhead'])} by itself"
     if not reply["lines"]:
-        return f"nothing has grown since the look before; {noted}; {took}"
+        return f"nothing has grown since the last look; {noted}; {took}"
     lines = [("more", "objects", "now", "line", "source")]
     for file, line, more, count, size, source in reply["lines"]:
         place = Call("", one_line(file, 300), line).place

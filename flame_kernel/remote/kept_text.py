@@ -64,3 +64,17 @@ class KeptStreams:
     @property
     def stderr(self) -> str:
         return str(self._kept["stderr"])
+
+
+class HasStreams:
+    """What keeps its output in ``_text``: a job, or a cell on one host of a group."""
+
+    _text: KeptStreams
+
+    @property
+    def stdout(self) -> str:
+        return self._text.stdout
+
+    @property
+    def stderr(self) -> str:
+        return self._text.stderr

@@ -216,7 +216,7 @@ def _gather_package(name: str, folders: list[Path]) -> tuple[list[_Source], dict
 
 
 def _data(path: Path, room: int) -> bytes | None:
-    """The content of a data file; None if it is hidden, no regular file, or larger than ``room``."""
+    """The content of a data file; None if it is hidden, not a regular file, or larger than ``room``."""
     try:
         if path.name.startswith(".") or not path.is_file() or path.stat().st_size > room:
             return None
@@ -241,4 +241,4 @@ def _read(path: Path) -> str:
     except OSError as e:
         raise TransferError(f"cannot read {path}: {(e.strerror or str(e)).lower()}") from None
     except (SyntaxError, UnicodeDecodeError) as e:
-        raise TransferError(f"{path} is not text in the coding that it says: {e}") from None
+        raise TransferError(f"{path} is not valid in its declared encoding: {e}") from None

@@ -70,10 +70,10 @@ class Chains:
 
     def reached(self, known: str, root: Sequence[Any], steps: Sequence[tuple[Any, ...]]) -> None:
         """Remember how an object was reached."""
-        goes_on = bool(steps) or root[0] == "module"
-        if self._session.target.rails is not None and goes_on and all(step[0] in _GOES_ON for step in steps):
-            if root[0] in ("module", "builtins", "held"):
-                self._reached[known] = self._words(root, steps)[:300]
+        if self._session.target.rails is None or not (steps or root[0] == "module"):
+            return
+        if root[0] in ("module", "builtins", "held") and all(step[0] in _GOES_ON for step in steps):
+            self._reached[known] = self._words(root, steps)[:300]
 
     def forget(self, known: str) -> None:
         self._reached.pop(known, None)

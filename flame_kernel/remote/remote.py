@@ -436,7 +436,7 @@ class Remote:
         bind     listen on this address instead of loopback
         socks    a SOCKS5 proxy here, at ``local`` or ``port``: a browser that uses it sees the far side's network
 
-        Connections outlive a lost link. They end with the session, or with ``close()``.
+        Connections survive an outage. They end with the session, or with ``close()``.
         """
         made = self.forwards.open(port, reverse=reverse, local=local, host=host, bind=bind, socks=socks)
         for sentence in made.warnings:

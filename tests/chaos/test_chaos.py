@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MINUTES = 0.5
+MINUTES = 0.3
 
 
 @pytest.mark.slow

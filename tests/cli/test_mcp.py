@@ -155,7 +155,7 @@ async def held_back(environ: dict[str, str]) -> None:
         words = await one.error("execute", code="import os\nos.remove('x')")
         assert "calls os.remove('x'). That is a rail, no wall: it was started with --read-only" in words
         assert (await one.call("execute", code="y = 1", target="web2", wait=30))["state"] == "done"
-        assert "is not allowed here; there are web1, web2" in await one.error("execute", code="1", target="db")
+        assert "is not allowed here; allowed are: web1, web2" in await one.error("execute", code="1", target="db")
 
 
 def test_a_mistake_is_one_sentence() -> None:

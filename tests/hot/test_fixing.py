@@ -84,7 +84,7 @@ REFUSED = [
     ("plan", "def plan(): pass", "fixed_app has no plan; there is plain"),
     ("Thing", "class Thing: pass", "is a class; name one of its methods, such as fixed_app.Thing.who"),
     ("shorter", "def shorter(): pass", "is a lambda"),
-    ("LOG", "def LOG(): pass", "is no function; it is a list"),
+    ("LOG", "def LOG(): pass", "is a list, not a function"),
     ("logging.sys.getsizeof", "def getsizeof(): pass", "has no Python code to replace"),
     ("plain", "def other(x): pass", "write the function plain and nothing beside it"),
     ("plain", "def plain(x:", "cannot be compiled there"),

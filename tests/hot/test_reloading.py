@@ -138,7 +138,7 @@ def test_a_mistake_leaves_the_old_code_and_says_where_it_is(pi: Remote, work: Pa
     pi.write = lambda name, text: told.append(text)
     work.write_text(OLD.replace("old", "new").replace("class Base:", "class Base"))
     assert pi.evaluate("plain(1)[0]") == "old"
-    assert "work was edited, and is not reloaded: " in "".join(told)
+    assert "work was edited but is not reloaded: " in "".join(told)
     assert f"(work.py, line {OLD[: OLD.index('class Base')].count(chr(10)) + 1})" in "".join(told)
     told.clear()
     assert pi.evaluate("plain(1)[0]") == "old"

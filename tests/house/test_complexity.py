@@ -58,9 +58,9 @@ def complexity(function: ast.AST) -> int:
 def too_many(source: str) -> dict[str, int]:
     """Functions of a text with more ways than MOST and no reason for them."""
     return {
-        name: complexity(function)
+        name: ways
         for name, function in functions(ast.parse(source))
-        if complexity(function) > MOST and REASON not in (ast.get_docstring(function) or "")
+        if (ways := complexity(function)) > MOST and REASON not in (ast.get_docstring(function) or "")
     }
 
 

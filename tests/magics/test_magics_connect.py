@@ -42,7 +42,7 @@ def test_several_connections_one_of_them_current(
     assert max(map(len, status.splitlines())) <= 100
     own = shell["pi"].session.session_id
     is_one_sentence(shell.run(f"%flame sessions -t pi --kill {own}"), "%flame disconnect")
-    is_one_sentence(shell.run("%flame sessions --kill nobodys"), "no session 'nobodys'")
+    is_one_sentence(shell.run("%flame sessions --kill nobodys"), "no session nobodys there")
     shell.ok(f"%flame connect {server.location} --as other --session another-one")
     assert f"{own} (this one)" in shell.ok("%flame sessions -t pi").out
     assert "ended session another-one" in shell.ok("%flame sessions -t pi --kill another-one").out

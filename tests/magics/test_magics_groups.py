@@ -58,6 +58,14 @@ def test_two_hosts_are_told_as_they_speak(shell: Shell) -> None:
     assert sorted(streamed.out.split()) == sorted(f"[{name}] x".split()[n] for name in HOSTS for n in (0, 1))
 
 
+def test_a_single_host_is_not_named(shell: Shell) -> None:
+    shell.ok("%%flame -t web\nn = 1")
+    assert shell.ok("%flame px -t 1 print(n)").out == "1\n"
+    ran = shell.run("%%flame -t 1\nn / 0")
+    assert type(ran.error).__name__ == "ZeroDivisionError"
+    assert "hosts failed" not in ran.text
+
+
 def test_each_host_by_itself_as_px_does(shell: Shell) -> None:
     code = "import sys\nprint('out')\nprint('err', file=sys.stderr)"
     ran = shell.ok(f"%%flame -t web -e\n{code}")
@@ -166,8 +174,8 @@ def test_px_in_its_own_words(shell: Shell) -> None:
 
 # A line of %%px as ipyparallel's manual has it, code, and what is shown; all on one group of three.
 AS_IN_ITS_MANUAL = [
-    ("--targets 1", "print('x')", "[web2] x"),
-    ("--targets -1", "print('x')", "[web3] x"),
+    ("--targets 1 --verbose", "print('x')", "runs on web2\nx\n"),
+    ("--targets -1 --verbose", "print('x')", "runs on web3\nx\n"),
     ("--targets [0,2] --fold", "print('x')", "2 hosts: web1, web3"),
     ("-t 0,2 --fold", "print('x')", "2 hosts: web1, web3"),
     ("-t ::2 --fold", "print('x')", "2 hosts: web1, web3"),
@@ -228,7 +236,7 @@ def test_px_is_configured_recalled_and_told_as_its_manual_says(px_shell: Shell) 
 def test_words_that_name_nobody_are_not_the_group_of_before(shell: Shell) -> None:
     shell.ok("%%flame -t web1,web3 --fold\n1")
     is_one_sentence(shell.run("%%flame -t nobody,web1\n1"), "there is no target or group 'nobody'")
-    assert "[web3] 1" in shell.ok("%%flame -t 1\nprint(1)").out
+    assert shell.ok("%%flame -t 1 --verbose\nprint(1)").out == "runs on web3\n1\n"
 
 
 def test_here_too_and_not_waited_for(shell: Shell, servers: dict[str, FlameServer]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import tempfile
 import time
 import uuid
@@ -378,9 +379,10 @@ class Kernel:
         return time.monotonic() - began
 
     def kill(self) -> None:
-        """SIGKILL, as a machine that runs out of memory does it."""
+        """SIGKILL, as a machine that runs out of memory does it; the manager's own way interrupts the cell before."""
         self.ended = True
         self.client.stop_channels()
+        os.kill(self.pid, signal.SIGKILL)
         self.manager.shutdown_kernel(now=True)
 
 

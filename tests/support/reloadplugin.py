@@ -57,7 +57,7 @@ class FarShell:
 
     def _write(self, name: str, text: str) -> None:
         """Our sentence about a module that is not reloaded, in IPython's words."""
-        text = re.sub(r"^(\S+) was edited, and is not reloaded", r"[autoreload of \1 failed", text)
+        text = re.sub(r"^(\S+) was edited but is not reloaded", r"[autoreload of \1 failed", text)
         getattr(sys, name).write(text)
 
     def _serve(self) -> None:

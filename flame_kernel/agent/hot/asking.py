@@ -1,8 +1,8 @@
 """Asks the client for files of hot code, while code here waits in an import.
 
-Each question is an event ``hot_request`` (``{"hot_id", "what": "module" or "data", "name"}``).  The answers are
-requests ``hot`` with op ``answer``: first one with the ``size`` of all, then its bytes in pieces.  They are taken by
-the thread that receives requests, so an import may wait on any thread, also in the middle of a cell.
+Each question is an event ``hot_request`` (``{"hot_id", "what": "module" or "data", "name"}``).  The answer comes as
+requests ``hot`` with op ``answer``: the first one tells the ``size`` of the file, and each has some of its bytes.  The
+thread that receives requests takes them, so an import may wait on any other thread, also in the middle of a cell.
 """
 
 import _thread
@@ -11,10 +11,12 @@ import threading
 import time
 
 from ..output import streams
+from ..wire.amounts import size_in_words
 
-# Seconds without a sign of the client after which an import fails; and for the imports after that one.
+# Seconds without an answer of the client after which an import fails; and the same for the imports after that one.
 PATIENCE, ONCE_AWAY = 10.0, 1.0
-# Seconds after which a file that has not all come is worth a line that says how much has; then between two updates.
+# A file that takes longer than this, in seconds, gets a line that says how much of it has come; then how often it is
+# updated.
 SHOW_AFTER, SHOW_EVERY = 1.0, 0.5
 
 
@@ -73,7 +75,7 @@ class Asking:
             return
         question.shown = now
         cell = streams.current() or self._host.latest
-        text = "\r%s: %s of %s" % (question.name, _size(question.come), _size(question.size))
+        text = "\r%s: %s of %s" % (question.name, size_in_words(question.come), size_in_words(question.size))
         self._host.tell(None if cell is None else cell.request_id, text + ("\n" if question.over else ""))
 
     def answer(self, request):
@@ -123,7 +125,3 @@ class _Question:
         self.over = True
         if self.told.locked():
             self.told.release()
-
-
-def _size(count):
-    return "%.1f MB" % (count / 1e6) if count >= 1e5 else "%.1f kB" % (count / 1e3)

@@ -1,8 +1,8 @@
 """Hot code: modules of the client's project, found by name in a list that the client has sent, and fetched when they
 are imported.
 
-The list costs an import of anything else one look into a dict, and no round trip.  Sources are in memory and in
-``linecache``.  In a process that is not the session's own, only the session's code finds them.
+An import of anything else costs one look into a dict, and no round trip.  Sources are in memory and in ``linecache``.
+In a process that is not the session's own, only code of the session finds them.
 """
 
 import importlib
@@ -27,7 +27,7 @@ class Overlap(Exception):
 
 
 class Hot:
-    """The hot code of a session; ``host`` is its core. There is no finder and no hook until ``start``."""
+    """The hot code of a session; ``host`` is the session core. It installs no finder and no hook before ``start``."""
 
     def __init__(self, host):
         self.host = host
@@ -46,7 +46,7 @@ class Hot:
         return "<Hot %d modules, %d served>" % (len(self.files.sources), len(self._served))
 
     def submit(self, request):
-        """Answer a request ``hot``; on the thread that receives requests, so it does not wait for imports."""
+        """Answer a request ``hot``. Called on the thread that receives requests, so it must not wait for an import."""
         if request["op"] in fixing.OPS:
             fixing.begin(self.host, request)
             return
@@ -122,7 +122,7 @@ class Hot:
         return [[name, size, times] for name, (size, times) in self._served.items()]
 
     def _own(self):
-        """Names of modules of the list that were imported from elsewhere: those stay as they are."""
+        """The modules of the list that were imported from elsewhere; those stay as they are."""
         return sorted(name for name, one in self.files.sources.items() if name in sys.modules and not one.is_in_use)[
             :100
         ]
@@ -145,7 +145,7 @@ class Hot:
         return spec
 
     def _may(self, name, path):
-        """Whether the session's own code asks, and the module's package is ours."""
+        """Whether code of the session asks, and the module's package was served by us."""
         if not self.host.place.owns_process:
             cell = streams.current()
             if cell is None or cell.host is not self.host:
@@ -166,14 +166,14 @@ class Hot:
         return spec
 
     def _path_hook(self, path):
-        """What lists the modules in the folder of a package of ours; ImportError for any other path."""
+        """A finder for the folder of a package that we serve; ImportError for any other path."""
         name = path[len(ROOT) :].replace("/", ".") if isinstance(path, str) else ""
         if not (name in self.files.sources or name in self.namespaces) or not path.startswith(ROOT):
             raise ImportError("not a package of hot code")
         return package_files.Finder(self.files, name, self.find_spec)
 
     def text_of(self, name):
-        """The source of a module: what came with another one, or else fetched now. Raises ImportError."""
+        """The source of a module: it came with another one, or is fetched now. Raises ImportError."""
         text = self._at_hand.pop(name, None)
         if text is not None:
             return text
@@ -211,23 +211,23 @@ class Hot:
                     kept = reloading.reload(module, source)
                 except Exception as e:  # the module's own code, or a file that does not come: the old module stays
                     self._failed[name] = why = reloading.words(e, source.filename)
-                    words = "%s was edited, and is not reloaded: %s. The module stays as it was" % (name, why)
+                    words = "%s was edited but is not reloaded: %s. The module stays as it was" % (name, why)
                     self.host.tell(cell.request_id, words + "\n")
                     continue
                 self._failed.pop(name, None)
                 if kept:
-                    words = "%s is reloaded, but what holds the old %s goes on with that\n"
+                    words = "%s is reloaded, but what holds the old %s keeps using it\n"
                     self.host.tell(cell.request_id, words % (name, ", ".join(kept)))
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def end(self):
-        """The session ends: with its hot code, and what it has fixed."""
+        """The session ends: forget its hot code, and undo its fixes."""
         self.close()
         fixing.close(self.host.session_id)
 
     def close(self):
-        """Forget all modules, the finder and the lines; returns how many modules that were. Idempotent."""
+        """Remove the finder and all modules that it has loaded; returns how many those were. May be called again."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
         if self._path_hook in sys.path_hooks:
@@ -253,7 +253,7 @@ class Hot:
 
 
 class Source:
-    """A module of the client's: its loader, with its text once that is here."""
+    """A module that the client serves; it is the module's loader, and has its text once that has come."""
 
     def __init__(self, hot, name, package):
         self._hot = hot
@@ -270,7 +270,7 @@ class Source:
 
     @property
     def source(self):
-        """Its text, for who reads the file."""
+        """The text of the module, fetched if need be."""
         return self._hot.text_of(self.name) if self.text is None else self.text
 
     @property
@@ -280,7 +280,7 @@ class Source:
         return getattr(spec, "loader", None) is self
 
     def fetched(self):
-        """``(text, code)`` as the client has it now; raises ImportError, SyntaxError."""
+        """``(text, code)`` of the client's present file; raises ImportError, SyntaxError."""
         text = self._hot.text_of(self.name)
         try:
             return text, compile(text, self.filename, "exec", dont_inherit=True)

@@ -94,7 +94,7 @@ def _listed():
 
 
 class Found:
-    """A function by its name: ``owner`` is the class that defines it, or None."""
+    """A function that was found by its ``name``; ``owner`` is the class that defines it, or None."""
 
     def __init__(self, name, function, owner):
         self.name = name
@@ -106,7 +106,7 @@ def find(name):
     """The Found of ``module.function`` or ``module.Class.method``. Raises Refused."""
     parts = name.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        raise Refused("%r is no function's name; write module.function or module.Class.method" % name)
+        raise Refused("%r is not the name of a function; write module.function or module.Class.method" % name)
     depth = next((n for n in range(len(parts) - 1, 0, -1) if ".".join(parts[:n]) in sys.modules), 0)
     if not depth:
         near = difflib.get_close_matches(parts[0], {one.partition(".")[0] for one in list(sys.modules)}, 3)
@@ -134,7 +134,7 @@ def _attribute(thing, name, path):
 
 
 def _function(thing, name, path):
-    """The function whose code is the user's: that in a decorator, a method's, a property's."""
+    """The user's function inside of a decorator, a method or a property."""
     for _ in range(50):
         if isinstance(thing, (staticmethod, classmethod)):
             thing = thing.__func__
@@ -156,7 +156,7 @@ def _function(thing, name, path):
         raise Refused("%s is a module; name one of its functions" % path)
     if callable(thing):
         raise Refused("%s is a %s, which has no Python code to replace" % (path, type(thing).__name__))
-    raise Refused("%s is no function; it is a %s" % (path, type(thing).__name__))
+    raise Refused("%s is a %s, not a function" % (path, type(thing).__name__))
 
 
 def _wrapped_function(function, name, path):

@@ -1,7 +1,7 @@
 """Gives functions and classes new code in place, so that whoever holds one has the new code.
 
-A class keeps its identity.  What the new text has made of the new class meanwhile (instances, subclasses, entries of
-registries) is moved to the old one.
+A class stays the same object.  What the module's new code has already made of the new class (instances, subclasses,
+entries in registries) is moved to the old one.
 """
 
 import functools
@@ -15,7 +15,7 @@ _MISSING = object()
 
 
 class Changes:
-    """The changes of one reload of the module ``name``; ``kept``: what could not be changed in place."""
+    """The changes when the module ``name`` is reloaded; ``kept`` names what could not be changed in place."""
 
     def __init__(self, name):
         self._module = name

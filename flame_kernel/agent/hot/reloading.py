@@ -1,7 +1,7 @@
 """Reloads a module that is in use: its code runs again in the same module, and what others hold of it is changed.
 
-Functions and classes stay the same objects, with new code: instances, subclasses and ``from module import name`` in
-other modules see it.  If the new code raises, the module is as it was.
+Functions and classes stay the same objects and get new code, so instances, subclasses, and other modules that have them
+by ``from module import name`` use it.  If the new code raises, the module stays as it was.
 """
 
 import dis

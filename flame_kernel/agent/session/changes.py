@@ -1,7 +1,7 @@
-"""What a cell has changed in the names that it mentions: two looks, before and after, and how they differ.
+"""Finds what a cell has changed in the names that it mentions, by a look at their values before it and one after it.
 
-It runs in a forked copy of the process, which ends afterwards. So it may call what it finds there: a ``repr``, a
-property's pickling. Values are compared part by part, at most ``DEEP`` levels and ``MOST`` parts in all.
+This runs in a forked copy of the process, which ends afterwards, so it may call code of the values: their ``repr``, and
+what pickles them. Values are compared part by part, ``DEEP`` levels deep at most, and ``MOST`` parts in all.
 """
 
 import collections
@@ -55,7 +55,7 @@ class Look:
 
 
 class Names:
-    """Those that a cell mentions, of a session's ``namespace``, and of modules that are loaded."""
+    """The names that a cell mentions: of the session's ``namespace``, and of loaded modules."""
 
     def __init__(self, code, namespace, hidden):
         self._namespace = namespace
@@ -86,7 +86,7 @@ class Names:
         return look
 
     def _home(self, value, modules):
-        """The module of a function or class that the cell may call: what it changes is there."""
+        """Add the module of a function or class, which the cell may call: what it changes is often there."""
         module = sys.modules.get(getattr(value, "__module__", None) or "")
         if callable(value) and isinstance(module, types.ModuleType):
             modules[module.__name__] = module
@@ -109,7 +109,7 @@ class Names:
 
 
 def _is_librarys(module):
-    """Whether a module is of Python or of an installed package: those are left out, they are large."""
+    """Whether a module belongs to Python or to an installed package. Those are left out: they are large."""
     file = getattr(module, "__file__", None)
     if module.__name__.partition(".")[0].startswith("flame_agent_") or not isinstance(file, str):
         return module.__name__ in sys.builtin_module_names or module.__name__.startswith("flame_agent_")
@@ -160,7 +160,7 @@ _short.maxlevel = 3
 
 
 def _words(value, instead=""):
-    """A value as its repr, if that is short; else ``instead``, or the beginning of its repr."""
+    """A value in words: its repr if that is short, else ``instead``, or the beginning of its repr."""
     if isinstance(value, (types.ModuleType, type, types.FunctionType)):
         return instead
     try:
@@ -212,7 +212,7 @@ def _numbered(value):
 
 
 def _attributes(held, home):
-    """What a module, class or object holds; of a module not what it has imported."""
+    """The attributes of a module, class or object; without what a module has imported."""
     found = []
     for name, one in list(held.items()):
         if not isinstance(name, str) or name.startswith("__") or isinstance(one, types.ModuleType):

@@ -1,5 +1,5 @@
-"""What NVIDIA's GPUs of this machine do, and what of it is this process's: from the driver's own library (NVML), called
-by ctypes, else from the program nvidia-smi. Nothing is installed; where neither is there, nothing is told.
+"""The load and memory of this machine's NVIDIA GPUs, and this process's part: from the driver's library (NVML), called
+by ctypes, else from the program nvidia-smi. Nothing is installed; a machine with neither has no GPUs for us.
 """
 
 import csv
@@ -10,11 +10,11 @@ import subprocess
 import sys
 
 LIBRARIES = ("nvml.dll",) if os.name == "nt" else ("libnvidia-ml.so.1", "libnvidia-ml.so")
-# Most GPUs that are told; most processes that are asked for on one.
+# The most GPUs that are listed, and the most processes of one.
 MOST, MOST_PROCESSES = 64, 1024
 # Seconds that nvidia-smi may take.
 PATIENCE = 3.0
-# Most characters of an allocator's summary.
+# The most characters of an allocator's summary.
 SUMMARY = 4000
 _UNKNOWN = (1 << 64) - 1  # the driver does not tell
 _NAMES = ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses")
@@ -115,7 +115,7 @@ def _device(call, number, pids):
 
 
 def _processes(call, kind, device):
-    """Those that have memory on a device; none where the driver does not say."""
+    """The processes that have memory on a device; none if the driver does not tell."""
     count, found = ctypes.c_uint(MOST_PROCESSES), (_Process * MOST_PROCESSES)()
     for version in ("_v3", "_v2"):
         try:
@@ -185,7 +185,7 @@ def _bytes(text):
 
 
 def out_of_memory(reply):
-    """What to tell the user where a cell has failed because a GPU has no memory left; None for other cells."""
+    """What to tell the user if a cell has failed because a GPU has no memory left; None for other cells."""
     if "OutOfMemoryError" not in (reply.get("ename") or ""):
         return None
     words = []

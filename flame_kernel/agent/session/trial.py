@@ -1,9 +1,8 @@
-"""A cell that is tried: it runs in a forked copy of the process, and what it changes there is thrown away.
+"""Tries a cell: it runs in a forked copy of the process, and the copy is thrown away with all that has changed in it.
 
-The copy has the memory of this process and only one of its threads, the one that runs the cell. What the other threads
-held locked stays locked there, so a trial has an end: ``seconds``, after which the copy is killed. Its sockets are cut
-off, because two processes that speak on one connection would break it for both. Files, and what other processes hear,
-are real.
+The copy has this process's memory, but only one of its threads, the one that runs the cell. Locks that other threads
+held stay locked in it, so the copy is killed after ``seconds``. Its sockets are replaced, because two processes on one
+connection would break it for both. Changes of files, and what other processes are told, are real.
 """
 
 import asyncio
@@ -35,7 +34,7 @@ _MOST = 1 << 30
 def refusal():
     """Why a cell cannot be tried here, in a sentence; empty if it can."""
     if not hasattr(os, "fork"):
-        return "this system cannot copy a process (there is no fork), so a cell cannot be tried; run it, or on a copy"
+        return "a cell cannot be tried here: this system cannot copy a process (it has no fork)"
     for name in ("gevent", "eventlet"):
         if _is_patched(name):
             return (

@@ -35,8 +35,8 @@ class Dask(Connecting):
         prints the scheduler's address, its dashboard, and a file of dask's configuration that only you can read: with
         it, `Client()` of any program of yours is a client of this cluster.
 
-        Workers outlive a lost link, and a host that was away gets its worker again. Whoever makes a cluster of hosts
-        trusts them: dask opens pickles. In a notebook it is %flame dask, or `from flame import FlameCluster`.
+        Workers survive an outage, and a host that was lost gets its worker again. You trust the hosts of your cluster:
+        dask opens their pickles. In a notebook it is %flame dask, or `from flame import FlameCluster`.
         """
     typed = """
         jupyter flame dask web --workers 8

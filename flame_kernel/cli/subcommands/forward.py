@@ -7,6 +7,7 @@ import sys
 import threading
 from typing import ClassVar
 
+from ...commands.language import BY_NAME
 from ...connect.target import LIGHT
 from ...errors import TargetError
 from ...forward import browser, lines
@@ -24,7 +25,7 @@ class Forward(Connecting):
     session: ClassVar[str] = ""
     about = """
         Reach ports of a server here: what connects to this machine's port comes out there, as with `ssh -L`; with
-        --reverse it is the other way round, as with `ssh -R`. Several at once; connections outlive a lost link.
+        --reverse it is the other way round, as with `ssh -R`. Several at once; connections survive an outage.
 
         PORT is 6006, HERE:THERE, HERE:HOST:PORT, or the path of a unix socket for either end. They listen on
         loopback, where every user of the machine can connect; --unix and --bind listen elsewhere. Ctrl-C ends them.
@@ -38,13 +39,9 @@ class Forward(Connecting):
 
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("words", nargs="*", metavar="TARGET PORT", help="the server (or -t), and what to forward")
-        parser.add_argument("-R", "--reverse", action="store_true", help="listen there, and connect here")
-        parser.add_argument("--local", metavar="PORT", help="the port here (default: the same)")
-        parser.add_argument("--host", metavar="HOST", help="connect to this host, as the other side knows it")
-        parser.add_argument("--socks", metavar="PORT", help="a SOCKS5 proxy here: a browser then sees the far network")
-        parser.add_argument("--unix", metavar="PATH", help="listen here on a unix socket, which is for you alone")
-        parser.add_argument("--bind", metavar="ADDRESS", help="listen on this interface, not on loopback; * for all")
-        parser.add_argument("--open", action="store_true", help="open them in the browser")
+        for option in BY_NAME["forward"].options:
+            if option.name not in ("stop", "target"):
+                option.add_to(parser)
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:

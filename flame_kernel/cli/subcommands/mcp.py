@@ -18,12 +18,12 @@ class Mcp(Connecting):
     title = "mcp"
     about = """
         Serve the Model Context Protocol on stdin and stdout: tools with which a language-model agent runs code on a
-        server (execute, output, interrupt, where, top, inspect, complete, variables, files). A cell that takes long
-        goes on when its tool has answered, also while the link is down. What the server sends is marked as data.
+        server (execute, output, interrupt, where, top, inspect, complete, variables, files). A long cell runs on after
+        its tool has answered, also while the link is down. What the server sends is marked as data.
 
-        The agent does what code there can do: give it a server that you would give to its user. Rails of the target
-        (read_only, window, log) hold, and guard against slips; they are no wall. With --session the names, and a cell
-        that runs, outlive this program.
+        The agent can do whatever code there can do, so give it only servers on which you would let its user run code.
+        Rails of the target (read_only, window, log) apply; they guard against slips, not against bad intent. With
+        --session, variables and a running cell outlive this program.
         """
     typed = """
         jupyter flame mcp -t furnace --session agent

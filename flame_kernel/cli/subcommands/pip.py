@@ -40,13 +40,13 @@ class Pip(Running):
     several = SEVERAL
     takes_all: ClassVar[bool] = True
     about = """
-        Install packages on a server that has no internet: wheels for it are chosen and fetched here by pip, with the
-        index and proxies of this machine, and sent. They come into a folder of their own there, behind what the server
-        has (--first: before it). list shows them, uninstall removes them (--all: with the folder).
+        Install packages on a server without internet: this machine's pip, with its index and proxies, chooses and
+        downloads wheels for the server, and they are sent there into a folder of their own. On sys.path it comes after
+        the server's own packages (--first: before them). list shows what was sent, uninstall removes it (--all: with
+        the folder).
 
-        With --there, and for all other words, pip of the server's own Python runs there, as `python -m pip WORDS`: what
-        it downloads, that machine downloads. The exit code is pip's; on several servers it is 0, 1 where it failed
-        somewhere, and 4 where none was reached.
+        With --there, and for all other words, the server's own pip runs there as `python -m pip WORDS`, and downloads
+        there. The exit code is pip's; on several servers it is 0, 1 if it failed on some, and 4 if none was reached.
         """
     typed = """
         jupyter flame pip -t gpu-box install "dask[distributed]" -r requirements.txt
