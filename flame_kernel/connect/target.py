@@ -287,9 +287,7 @@ def load_target(
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     file = _targets_file(given.pop("config", None), environ, config_dir)
     for unknown in given.keys() - set(_OVERRIDES):
-        if unknown == "rails" or unknown in RAILS:
-            raise TargetError(f"{unknown!r} stands in the rails of a target in {file.path}; no option changes rails")
-        raise TargetError(f"{unknown!r} is not a setting of a target; there are {', '.join(_OVERRIDES)}")
+        raise TargetError(_no_setting(unknown, file))
     ours = _Environ.read(environ)
     chosen = name_or_location or ours.chosen(file.default, defaults.get("target"))
     name, location, settings = None, None, ours.settings
@@ -369,6 +367,12 @@ class _Environ:
         elif not {"key", "key_file"} & (settings.keys() | given.keys()):
             return settings, (_KEY_OF_NOTHING,)
         return settings, ()
+
+
+def _no_setting(name: str, file: TargetsFile) -> str:
+    if name == "rails" or name in RAILS:
+        return f"{name!r} stands in the rails of a target in {file.path}; no option changes rails"
+    return f"{name!r} is not a setting of a target; there are {', '.join(_OVERRIDES)}"
 
 
 def _from_defaults(defaults: Mapping[str, Any]) -> dict[str, Any]:

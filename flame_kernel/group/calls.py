@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from ..commands.library_rails import text_of
 from ..files import sync, transfer
 from ..remote.far_names import identifier
-from ..remote.rails import text_of
 from ..remote.remote import Remote
 from .cell import CellResults, run_cell
 from .future import GroupFuture, Make

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from typing import Any
 
+from ..commands import library_rails as rails
 from ..commands.source import Source
 from ..errors import FlameError, RemoteError
-from ..remote import rails
 from ..remote.exceptions import raised_there
 from ..remote.remote import Remote
 from ..terminal import plain_text

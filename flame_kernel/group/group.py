@@ -22,8 +22,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import partial
 from typing import Any, cast, overload
 
+from ..commands.library_rails import check_group, text_of
 from ..errors import FlameError, GroupError, NotAnswered, NotSent, TargetError
-from ..remote.rails import check_group, text_of
 from ..remote.remote import Remote
 from ..terminal import plain_text
 from . import folding

@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from ..commands import library_rails as rails
 from ..errors import FlameError, TargetError
 from ..session.user import next_of
-from . import rails
 from .calls import Calls, Step
 
 _AWAITED: dict[str, Any] = {"await": True}  # "await" is a keyword, so it cannot be written as an argument name
@@ -66,7 +66,6 @@ class Batch:
 
     def push(self, values: Mapping[str, Any]) -> Future[None]:
         """As `Remote.push`."""
-        rails.refuse(self._calls.session, "push")
         return self._add(["names"], (("get", "update"), ("call", [dict(values)], {})), "none")
 
     @property
@@ -83,7 +82,6 @@ class Batch:
         return self._add(["names"], (("item", name),))
 
     def __setitem__(self, name: str, value: Any) -> None:
-        rails.refuse(self._calls.session, "push")
         self._add(["names"], (("set_item", name, value),), "none")
 
     def _add(self, root: list[Any], steps: Sequence[Step], mode: str = "auto", **options: Any) -> Future[Any]:

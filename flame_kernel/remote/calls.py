@@ -22,6 +22,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from ..agent.wire import scalars, values
+from ..commands.library_rails import Chains
 from ..errors import CallTimeout, CannotTravel, FlameError, ObjectGone, SessionGone, UnsafeAnswer
 from ..security.trust import offered, opener, pickler
 from ..session.inbox import Event
@@ -35,7 +36,6 @@ from .callbacks import Handed
 from .exceptions import Known, of_call, sent
 from .foreground import show_before, write
 from .functions import Shipment
-from .rails import Chains
 from .records import sent_class
 
 # Libraries whose values we can decode, if they are installed here.

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from ..commands import rails
+from ..commands.looking import trial as asked_trial
 from ..errors import FlameError
 from ..session.inbox import Event
 from ..session.requests import Reply
@@ -20,6 +22,7 @@ from ..session.screen import allowed, show
 from ..session.session import Session
 from ..session.user import catch_interrupts, in_notebook, next_of
 from ..terminal import COLOUR, clean
+from .exceptions import raised_there
 
 # After so many Ctrl-C for one cell we stop waiting for it instead of interrupting it again.
 LAST_PRESS = 4
@@ -224,6 +227,28 @@ class Foreground(Terminal):
         if not line:
             raise EOFError
         return line.removesuffix("\n")
+
+
+class _Shown(Foreground):
+    """Writes what a trial prints to where the calls of the library write; its error is raised."""
+
+    def stream(self, name: str, text: str) -> None:
+        self._far.write(name, text)
+
+    def error(self, content: dict[str, Any]) -> None:
+        """Nothing: it is raised."""
+
+
+def tried(remote: Any, code: str, seconds: float | None) -> None:
+    """Try code; raises what it raised, as RemoteError, and FlameError."""
+    how = asked_trial(seconds)
+    rails.hold(remote.session, code, tried=True)
+    shown = _Shown(remote)
+    reply = shown.run(code, store_history=False, trial=how)
+    if shown.presses:
+        raise KeyboardInterrupt
+    if reply.get("status") == "error":
+        raise raised_there({**reply, "bases": [reply.get("ename")]}, {})
 
 
 def write(name: str, text: str) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..commands.library_rails import refuse
 from ..errors import TransferError
 from ..session.session import Session
-from .rails import refuse
 
 _COMPILED = (".so", ".pyd", ".dylib")
 # Most bytes of source; a message must be smaller than 64 MiB.

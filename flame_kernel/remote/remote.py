@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from ..agent.wire.tables import tensors
-from ..commands import monitor
+from ..commands import library_rails, monitor
 from ..connect.target import Target
 from ..errors import FlameError
 from ..files import transfer
@@ -39,12 +39,13 @@ from ..session.bootstrap import agent_text
 from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.session import Session, held_back
-from . import lookahead, rails, trying
+from . import lookahead
 from .batch import Batch
 from .callbacks import CalledBack
 from .calls import Calls, Sink, Step
 from .console import Console, history_file
 from .far_names import Modules, by_path, identifier, pull, push, text, text_name
+from .foreground import tried
 from .functions import RemoteFunction
 from .modules import SentModule, getmodule, sendmodule
 from .proxy import chain, reference, stand_in
@@ -219,16 +220,16 @@ class Remote:
 
     def execute(self, code: str, *, timeout: float | None = None) -> None:
         """Run statements in the session's namespace; their output appears here."""
-        self._calls.perform(["exec", rails.hold(self.session, text(code))], (), "none", **_options(timeout))
+        self._calls.perform(["exec", library_rails.hold(self.session, text(code))], (), "none", **_options(timeout))
 
     def try_(self, code: str, *, timeout: float | None = None) -> None:
-        """Run code in a copy of the process there; show what it would have changed, and throw that away."""
-        trying.tried(self, text(code), timeout)
+        """Run code in a copy of the process there; show what it would have changed."""
+        tried(self, text(code), timeout)
 
     def evaluate(self, expression: str, *, ref: bool = False, timeout: float | None = None) -> Any:
         """The value of an expression in the session's namespace; with ``ref`` always a stand-in for it."""
-        held = rails.hold(self.session, text(expression))
-        return self._calls.perform(["eval", held], (), "keep" if ref else "auto", **_options(timeout))
+        code = library_rails.hold(self.session, text(expression))
+        return self._calls.perform(["eval", code], (), "keep" if ref else "auto", **_options(timeout))
 
     def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a local function on the far side: it is sent as source, with what it uses (see `functions`).
@@ -241,7 +242,7 @@ class Remote:
                 function = function.func
             else:
                 function = function.local
-        rails.hold_function(self.session, function)
+        library_rails.hold_function(self.session, function)
         call = ("call", args, kwargs)
         return self._calls.perform(["function", function], (call,), **{"await": True})  # type: ignore[arg-type]
 
@@ -267,7 +268,6 @@ class Remote:
         return self._calls.perform(["names"], (step,))
 
     def __setitem__(self, name: str, value: Any) -> None:
-        rails.refuse(self.session, "push")
         self._calls.perform(["names"], (("set_item", identifier(name, "a name"), value),), "none")
 
     def __delitem__(self, name: str) -> None:
@@ -320,7 +320,7 @@ class Remote:
         another ``lane`` the cell does not wait for other cells. ``held``: the caller has asked the rails of the target.
         ``more``: see ``Session.execute``.
         """
-        code = code if held else rails.hold(self.session, text(code))
+        code = code if held else library_rails.hold(self.session, text(code))
         request_id = request_id or uuid.uuid4().hex
         self._calls.route(request_id, sink)
         future = self.session.execute(
@@ -376,7 +376,7 @@ class Remote:
 
         The last path is the destination, unless ``dst`` is given. ``progress`` shows a bar; None: if a user can see it.
         """
-        rails.refuse(self.session, "put")
+        library_rails.refuse(self.session, "put")
         sources, to = transfer.sources_and_destination(paths, dst)
         return transfer.put(self.session, sources, to, progress=progress)
 
@@ -389,7 +389,7 @@ class Remote:
 
     def sendfile(self, filename: transfer.Name, filedata: bytes | bytearray | memoryview) -> None:
         """Write a file with this content on the far side."""
-        rails.refuse(self.session, "sendfile")
+        library_rails.refuse(self.session, "sendfile")
         transfer.sendfile(self.session, filename, filedata)
 
     def getfile(self, filename: transfer.Name) -> bytes:
@@ -447,12 +447,12 @@ class Remote:
 
     def install(self, *requirements: str, first: bool = False, progress: bool | None = None) -> packages.Installed:
         """Install packages there that pip fetches here: ``pi.install("rich")``; ``first``: before what the host has."""
-        rails.refuse(self.session, "install")
+        library_rails.refuse(self.session, "install")
         return packages.install(self.session, requirements, consent=lambda _: True, first=first, progress=progress)
 
     def uninstall(self, *names: str) -> list[str]:
         """Remove packages that ``install`` has sent; without names all of them, and the folder."""
-        rails.refuse(self.session, "uninstall")
+        library_rails.refuse(self.session, "uninstall")
         return packages.uninstall(self.session, names or None)
 
     def console(self) -> Console:

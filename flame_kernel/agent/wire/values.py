@@ -185,7 +185,7 @@ class Encoder:
             return writer(self, value, depth)
         if kind in ZONES:
             return {"z": zone(value)}
-        from .tables import arrays, tensors
+        from .tables import arrays
 
         node = arrays.encode(self, value, kind, depth)
         if node is None:
@@ -196,11 +196,18 @@ class Encoder:
             reference = self._reference(value)
             if reference is not None:
                 return {"@": reference}
-        if self.pickled is None and not self.limited:  # its elements are better than nothing
+        return self._elements(value, kind)
+
+    def _elements(self, value, kind):
+        """The node of the elements of an array that nothing else can be sent of."""
+        node = None
+        if self.pickled is None and not self.limited:
+            from .tables import tensors
+
             node = tensors.write_any(self, value, kind)
-            if node is not None:
-                return node
-        raise NotPlain("a %s is not plain data" % class_name(kind))
+        if node is None:
+            raise NotPlain("a %s is not plain data" % class_name(kind))
+        return node
 
     def nodes(self, values, depth):
         """The nodes of several values, as a list."""

@@ -73,13 +73,13 @@ def _library(name):
 def _write_numpy(encoder, value, kind, numpy, depth):
     if kind is numpy.memmap:
         value, kind = value.view(numpy.ndarray), numpy.ndarray
-    if kind is numpy.ndarray and not numpy_kinds.is_special(numpy, value.dtype) and value.dtype.name != "bfloat16":
+    if kind is numpy.ndarray and not numpy_kinds.is_special(numpy, value.dtype):
+        if value.dtype.name == "bfloat16":
+            return tensors.write_numpy(encoder, value)
         dtype = _words(numpy, value.dtype, list(value.shape))
         encoder.whole(value.nbytes)
         order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
         return {"a": [dtype, list(value.shape), order, encoder.buffer(_memory(numpy, value, order))]}
-    if kind is numpy.ndarray and value.dtype.name == "bfloat16":
-        return tensors.write_numpy(encoder, value)
     if kind is numpy.str_:
         return {"h": ["str_", encoder.buffer(str(value).encode("utf-8", "surrogatepass"))]}
     if kind is numpy.bytes_:

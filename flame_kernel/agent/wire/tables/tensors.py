@@ -241,11 +241,8 @@ def _check(name, shape, strides, size):
     """How many elements are stored; raises BadValue unless shape and strides stay within ``size`` bytes."""
     if type(name) is not str or name not in _SIZES:
         raise BadValue("a tensor of the dtype %.40r" % (name,))
-    for numbers in (shape, strides):
-        if type(numbers) is not list or len(numbers) > _MOST_AXES:
-            raise BadValue("a tensor of the shape %.60r" % (numbers,))
-        if any(type(one) is not int or not 0 <= one < 1 << 62 for one in numbers):
-            raise BadValue("a tensor of the shape %.60r" % (numbers,))
+    _check_numbers(shape)
+    _check_numbers(strides)
     if len(shape) != len(strides):
         raise BadValue("a tensor of %d axes and %d strides" % (len(shape), len(strides)))
     whole = stored = last = 1
@@ -260,6 +257,13 @@ def _check(name, shape, strides, size):
     if _is_too_often(shape, strides):
         raise BadValue("a tensor that repeats its elements too often")
     return stored
+
+
+def _check_numbers(numbers):
+    if type(numbers) is not list or len(numbers) > _MOST_AXES:
+        raise BadValue("a tensor of the shape %.60r" % (numbers,))
+    if any(type(one) is not int or not 0 <= one < 1 << 62 for one in numbers):
+        raise BadValue("a tensor of the shape %.60r" % (numbers,))
 
 
 def _read_torch(decoder, content, depth, torch):

@@ -13,9 +13,9 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..commands import rails
 from ..errors import FlameError
 from ..session.session import Session
+from . import rails
 
 # What stands for an object in code where nobody knows how it was reached: a result of the user's own call.
 _OWN = "_"
@@ -61,6 +61,8 @@ class Chains:
     def hold(self, root: Sequence[Any], steps: Sequence[tuple[Any, ...]]) -> None:
         """Hold a chain back, or note it if it calls or changes something. Raises FlameError."""
         held = self._session.target.rails
+        if root[0] == "names" and any(step[0] in ("set_item", "delete_item", "call") for step in steps):
+            refuse(self._session, "push")
         if held is None or root[0] not in ("module", "builtins", "held"):
             return
         if any(step[0] not in (*_GOES_ON, "op", "about", "rich") for step in steps):
