@@ -51,6 +51,12 @@ class Rails:
         return begin <= minute < end if begin <= end else minute >= begin or minute < end
 
 
+def check_option(name: str, path: Path) -> None:
+    """Raise TargetError for an option that would change rails."""
+    if name == "rails" or name in RAILS:
+        raise TargetError(f"{name!r} stands in the rails of a target in {path}; no option changes rails")
+
+
 def check_rails(table: Any, whose: str, folder: Path) -> dict[str, Any]:
     """Check the table of ``targets.toml``, and return it with the path of ``log`` made absolute: in the file it is
     relative to ``folder``. Raises TargetError."""

@@ -34,7 +34,7 @@ from ..errors import TargetError
 from ..security.rendering import FULL, SAFE, Rendering
 from .keys import Ask, Secret, from_source, read_key
 from .location import Location, name_server
-from .rails import RAILS, Rails
+from .rails import Rails, check_option
 from .ssh import Tunnel
 from .targets_file import SETTINGS, TargetsFile, check_tls, check_value, configuration_folder, located, targets_path
 from .tls import Tls
@@ -287,7 +287,8 @@ def load_target(
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     file = _targets_file(given.pop("config", None), environ, config_dir)
     for unknown in given.keys() - set(_OVERRIDES):
-        raise TargetError(_no_setting(unknown, file))
+        check_option(unknown, file.path)
+        raise TargetError(f"{unknown!r} is not a setting of a target; there are {', '.join(_OVERRIDES)}")
     ours = _Environ.read(environ)
     chosen = name_or_location or ours.chosen(file.default, defaults.get("target"))
     name, location, settings = None, None, ours.settings
@@ -367,12 +368,6 @@ class _Environ:
         elif not {"key", "key_file"} & (settings.keys() | given.keys()):
             return settings, (_KEY_OF_NOTHING,)
         return settings, ()
-
-
-def _no_setting(name: str, file: TargetsFile) -> str:
-    if name == "rails" or name in RAILS:
-        return f"{name!r} stands in the rails of a target in {file.path}; no option changes rails"
-    return f"{name!r} is not a setting of a target; there are {', '.join(_OVERRIDES)}"
 
 
 def _from_defaults(defaults: Mapping[str, Any]) -> dict[str, Any]:

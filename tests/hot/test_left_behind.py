@@ -49,13 +49,15 @@ def test_nothing_stays_after_a_detach(
         with first.hot(project):
             first.execute("import shop")
     wait_until(lambda: not _ours(look(app)), "the end of the first session")
-    before = look(app)
+    alone = look(app)
     file = tmp_path / "targets.toml"
     file.write_text(f'[targets.prod]\nlocation = "{app.location}"\n[targets.prod.rails]\nconfirm = true\n')
     file.chmod(0o600)
     monkeypatch.setenv("FLAME_CONFIG", str(file))
     pi = flame.connect("prod", shell="mini", place="process", session="looking")
     try:
+        pi.execute("1")
+        before = look(app)
         pi.profile(0.2, scope="all")
         pi.memory("start")
         pi.memory()
@@ -73,7 +75,7 @@ def test_nothing_stays_after_a_detach(
         assert [name for name in after["threads"] if "profile" in name or "hot" in name or "audit" in name] == []
     finally:
         flame.connect("prod", session="looking").close()
-    wait_until(lambda: look(app) == before, "the end of the second session")
+    wait_until(lambda: look(app) == alone, "the end of the second session")
 
 
 def _ours(found: dict[str, object]) -> list[str]:

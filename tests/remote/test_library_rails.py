@@ -163,5 +163,5 @@ def test_code_is_tried(server: FlameServer, capsys: pytest.CaptureFixture[str]) 
         assert pi["x"] == [1]
         with pytest.raises(ZeroDivisionError):
             pi.try_("1 // 0")
-        with pytest.raises(FlameError, match="--timeout of a trial"):
+        with pytest.raises(FlameError, match="--timeout is a number of seconds"):
             pi.try_("1", timeout=0)
