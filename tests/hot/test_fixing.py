@@ -70,6 +70,7 @@ def test_functions_of_every_kind_get_new_code_and_the_old_one_back(pi: Remote) -
             assert "new" in str(after), name
             assert "old" not in str(after), name
             assert fixing.source_of(pi.session, f"fixed_app.{name}") == text + "\n"
+            pi.hotfix(f"fixed_app.{name}", text.replace("new", "new, newer")).undo()  # one more
         assert pi.evaluate(call) == before, name
     assert pi.evaluate("app.plain.__doc__") == "Text."
     assert "nothing is fixed there" in fixing.table(pi.session)
