@@ -16,7 +16,6 @@ import queue
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -241,6 +240,9 @@ class Calls:
         return [*parts, *(part for one in things for part in one)], {"things": [len(parts), *map(len, things)]}
 
     def _encode(self, value: Any, shipment: Shipment) -> list[Any]:
+        chain = values.encode_chain(value)
+        if chain is not None:
+            return list(chain)
         try:
             return list(values.encode(value, shipment.reference, shipment.pickles))
         except scalars.NotPlain as error:
@@ -256,7 +258,7 @@ class Calls:
         begun: Callable[[Callable[[], object]], None] | None,
     ) -> Reply:
         """Send a request, and handle its events until its reply comes."""
-        request_id = uuid.uuid4().hex
+        request_id = os.urandom(16).hex()
         told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self.route(request_id, told.put)
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -46,7 +46,7 @@ class Core:
         self.closed = False
         self.is_dead = False
         self.protected_pids = protected_pids
-        self.redirects = {}  # what the session has assigned to sys.stdout and the like
+        self.redirects = {}  # what the session has assigned to sys.stdout, its methods, and the like
         self.take_interrupts = None  # in a child: installs our SIGINT handler, again if needed
         self.on_main = None  # in a child: has the main thread call a function with its current frame
         self.folder = None  # in a child: keeps the notebook's folder on the import path, see ``folder``
