@@ -25,6 +25,7 @@ from typing import Any, cast, overload
 from ..commands.library_rails import check_group, text_of
 from ..errors import FlameError, GroupError, NotAnswered, NotSent, TargetError
 from ..remote.remote import Remote
+from ..session.user import catch_interrupts, without_our_frames
 from ..terminal import plain_text
 from . import folding
 from .calls import Calls, NoBlock
@@ -138,10 +139,16 @@ class Group(Calls, Sequence[Remote]):
         return Group([known[label] for label in wanted], self._owner or self)
 
     def _remote(self, member: Member) -> Remote:
-        """The member's `Remote`. The member connects on its own thread, after the jobs that it already has."""
+        """The member's `Remote`. The member connects on its own thread, after the jobs that it already has.
+
+        Raises what kept it from that, such as CannotConnect.
+        """
         future = Group([member], self._owner or self)._begin(lambda member, remote: remote)
         member.is_handed_out = True
-        return cast(Remote, self.wait_for(future)[member.label])
+        try:
+            return cast(Remote, self.wait_for(future)[member.label])
+        except GroupError as error:
+            raise error.errors[member.label] from None
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
@@ -182,25 +189,15 @@ class Group(Calls, Sequence[Remote]):
 
         ``chunksize`` items are sent to a member at a time; None means a quarter of each member's share.
         """
-        executor = self._executor(text_of(function))
-        try:
-            return list(self._shared_out(executor, function, iterables, chunksize))
-        except KeyboardInterrupt:
-            executor.interrupt()
-            raise
+        return list(self.imap(function, *iterables, chunksize=chunksize))
 
     def imap(
         self, function: Callable[..., Any], /, *iterables: Iterable[Any], chunksize: int | None = None
     ) -> Iterator[Any]:
         """As ``map``, but an iterator that yields the results in order, each as soon as possible."""
-        return self._shared_out(self._executor(text_of(function)), function, iterables, chunksize)
-
-    def _shared_out(
-        self, executor: GroupExecutor, function: Callable[..., Any], iterables: Any, chunksize: int | None
-    ) -> Iterator[Any]:
         rows = list(zip(*iterables, strict=False))
-        size = chunksize or max(1, len(rows) // (4 * len(self)))
-        return executor.map(function, *zip(*rows, strict=True), chunksize=size) if rows else iter(())
+        size = max(1, len(rows) // (4 * len(self))) if chunksize is None else chunksize
+        return self._executor(text_of(function)).map(function, *zip(*rows, strict=True), chunksize=size) if rows else iter(())
 
     @contextlib.contextmanager
     def sync_imports(self) -> Iterator[None]:
@@ -234,10 +231,11 @@ class Group(Calls, Sequence[Remote]):
         """Hold code back that is to run on all of them, if the rails of one say so. Raises FlameError."""
         check_group(self._members, code, self._confirmed)
 
-    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Results:
-        return self.wait_for(self._begin(work, make))
+    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results, quick: bool = False) -> Results:
+        return self.wait_for(self._begin(work, make, quick))
 
-    def _begin(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture:
+    def _begin(self, work: Callable[[Member, Remote], Any], make: Make = Results, quick: bool = False) -> GroupFuture:
+        """Begin ``work`` on all members; ``quick`` is as for ``Member.submit``."""
         jobs: dict[str, Job] = {}
         known = {member.label: member for member in self._members}
 
@@ -253,11 +251,17 @@ class Group(Calls, Sequence[Remote]):
             else:
                 future.failed(member.label, error)
 
-        for member in self._members:
-            jobs[member.label] = member.submit(partial(_worked, member, work, future), partial(done, member))
-        if not future.done():
-            watch = threading.Thread(target=self._watch, args=(future, jobs), name="flame-group", daemon=True)
-            watch.start()
+        pressed = threading.Event()
+        with catch_interrupts(pressed.set):  # else some would have begun that nobody knows of
+            for member in self._members:
+                there = partial(work, member) if quick else partial(_worked, member, work, future)
+                jobs[member.label] = member.submit(there, partial(done, member), quick)
+            if not future.done():
+                watch = threading.Thread(target=self._watch, args=(future, jobs), name="flame-group", daemon=True)
+                watch.start()
+        if pressed.is_set():
+            future.interrupt()
+            raise without_our_frames(KeyboardInterrupt())
         return future
 
     def _watch(self, future: GroupFuture, jobs: Mapping[str, Job]) -> None:
@@ -287,7 +291,7 @@ class Group(Calls, Sequence[Remote]):
         """
         try:
             future.wait()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
             future.interrupt()
             with contextlib.suppress(KeyboardInterrupt):  # pressed again: leave at once
                 future.wait(_STOP)
@@ -295,7 +299,7 @@ class Group(Calls, Sequence[Remote]):
             left = future.pending
             if left:
                 print(f"[not stopped yet: {folding.names(left)}]", file=sys.stderr)
-            raise
+            raise without_our_frames(stopped) from None
         results = future.results
         if tell:
             tell_text(results)

@@ -28,7 +28,7 @@ from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.screen import allowed
 from ..session.session import Session
-from ..session.user import ask_line, next_of
+from ..session.user import ask_line, next_of, without_our_frames
 from ..terminal import one_line
 from .bulk import Bulk
 from .callbacks import Handed
@@ -262,7 +262,7 @@ class Calls:
         told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self.route(request_id, told.put)
         deadline = None if timeout is None else time.monotonic() + timeout
-        stopped: BaseException | None = None
+        stopped: KeyboardInterrupt | None = None
         try:
             future: Future[Reply] | None = None
             while True:
@@ -296,7 +296,7 @@ class Calls:
             if late is not None:
                 self.default(late)
         if stopped is not None:
-            raise stopped.with_traceback(None)
+            raise without_our_frames(stopped.with_traceback(None))
         return future.result()
 
     def _called_back(self, event: Event, handed: Handed | None) -> None:

@@ -64,7 +64,7 @@ class Guard:
             if not self.running:
                 return False
             self._posted = True
-            threads.interrupt(self._thread, noticed)
+            threads.interrupt(self._thread, noticed, lambda: self._posted)
             return True
 
 
@@ -132,7 +132,7 @@ class Lane:
 
     def run(self):
         """Run the lane until it is closed, or until it is abandoned and its cell has ended."""
-        self.thread_id = threading.get_ident()
+        self.thread_id = threads.own_ident()
         self.native_id = threading.get_native_id() if hasattr(threading, "get_native_id") else processes.native_id()
         asyncio.set_event_loop(self.loop)
         # What the loop itself prints, for example about a failed callback, belongs to the cell that ran last.
@@ -411,7 +411,7 @@ class Lane:
                 self._force = True
                 threads.signal_main()
             else:
-                threads.interrupt(self.thread_id, self._notice)
+                threads.interrupt(self.thread_id, self._notice, lambda: self.request is not None)
                 self.host.debug.resume()
 
         threads.later(CANCEL_GRACE, "interrupt", insist)
