@@ -1,9 +1,9 @@
 """A sampling profiler: a thread of ours takes the stacks of this process's threads many times a second.
 
 Nothing is traced or patched. Only the interpreter's switch interval is shorter while the sampler waits: with the usual
-5 ms, a thread that computes would keep it waiting, and most samples would fall where a thread gives up the interpreter of
-its own accord. They still do for code that runs for less than that interval between two calls that give it up, such as
-input and output: its time is counted at those calls. Each sample counts for the time since the sample before it:
+5 ms, a thread that computes would keep it waiting, and most samples would fall where a thread gives up the interpreter
+of its own accord. They still do for code that runs for less than that interval between two calls that give it up, such
+as input and output: its time is counted at those calls. Each sample counts for the time since the sample before it:
 
     wall  all of the time, also for threads that wait
     cpu   the CPU time of the thread, as the system counts it
