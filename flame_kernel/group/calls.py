@@ -149,6 +149,15 @@ class Calls:
         """Make a module importable on each host, as `Remote.sendmodule`."""
         return self._do(lambda member, remote: remote.sendmodule(module, source))
 
+    def hot(self, *folders: str | os.PathLike[str], reload: bool = False) -> Any:
+        """Serve the modules of these folders to imports on each host, as `Remote.hot`."""
+        return self._do(lambda member, remote: remote.hot(*folders, reload=reload))
+
+    def hotfix(self, name: str, new: str | Callable[..., Any]) -> Any:
+        """Give a function of the program on each host new code, as `Remote.hotfix`; the `Fix` of each."""
+        self._group._hold("")
+        return self._do(lambda member, remote: remote.hotfix(name, new))
+
     def cell(
         self,
         code: str,

@@ -97,3 +97,42 @@ def test_hotfix_on_the_command_line(live_app: Callable[..., LiveApp], tmp_path: 
         assert "cannot read none.py" in shell.flame(*named, "fixed_app.Thing.sm", "none.py").err
         pi.execute("sys.modules.pop('fixed_app'); del sys.path[0]")
         flame.connect(app.location, session="fix").close()
+
+
+def test_a_kernel_on_a_group(server: FlameServer, project: Path, tmp_path: Path) -> None:
+    file = tmp_path / "targets.toml"
+    file.write_text(f'[targets.web]\nlocation = "{server.location}"\nshell = "mini"\n')
+    file.chmod(0o600)
+    with remote_flame(env={"FLAME_CONFIG": str(file)}) as one:
+        one.execute("%flame connect web*2")
+        served = one.execute(f"%flame hot {project}")
+        assert "[web/1, web/2]" in served.stdout, served
+        assert one.execute("import shop; shop.Cart().total()").stdout.count("6") == 1
+        offered = one.execute("%flame hotfix shop.prices.price")
+        assert offered.reply is not None
+        (payload,) = offered.reply["payload"]
+        assert payload["text"] == "%%flame hotfix shop.prices.price\ndef price(name):\n    return 3\n"
+        done = one.execute(payload["text"].replace("3", "5"))
+        assert "shop.prices.price runs the new code" in done.stdout, done
+        assert "10" in one.execute("shop.Cart().total()").stdout
+        assert "has its old code" in one.execute("%flame hotfix --undo").stdout
+        assert "6" in one.execute("shop.Cart().total()").stdout
+        assert "2 hosts" in str(one.execute("%flame hotfix nowhere.f").error) + one.execute("1").stdout
+        assert "forgotten" in one.execute("%flame hot --off").stdout
+
+
+def test_a_group_in_the_library(server: FlameServer, project: Path) -> None:
+    import flame
+
+    with flame.group([flame.connect(server.location, shell="mini", session=name) for name in ("one", "two")]) as both:
+        served = both.hot(project)
+        both.execute("import shop")
+        fixes = both.hotfix("shop.prices.price", "def price(name):\n    return 5")
+        assert list(both.evaluate("shop.Cart().total()").values()) == [10, 10]
+        for fix in fixes.values():
+            fix.undo()
+        assert list(both.evaluate("shop.Cart().total()").values()) == [6, 6]
+        for hot in served.values():
+            hot.close()
+        for remote in both:
+            remote.close()
