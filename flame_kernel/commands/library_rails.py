@@ -112,8 +112,10 @@ def _arguments(step: tuple[Any, ...]) -> str:
     return ", ".join([*shown, *([f"mode={mode!r}"] if isinstance(mode, str) and _MODE.fullmatch(mode) else [])])
 
 
-def check_group(hosts: Sequence[rails.Host], code: str, confirmed: bool) -> None:
+def check_group(hosts: Sequence[rails.Host], code: str | Callable[..., Any], confirmed: bool) -> None:
     """FlameError where the rails of one of these hosts hold code back, or want a yes that a program has not given."""
+    if not rails.of_hosts(hosts):
+        return
 
     def answer(question: str, hidden: bool) -> str:
         if not confirmed:
@@ -121,4 +123,4 @@ def check_group(hosts: Sequence[rails.Host], code: str, confirmed: bool) -> None
             raise FlameError(f"not run: {words} A program says yes by flame.group(…, confirmed=True)")
         return "y"
 
-    rails.hold_on(hosts, code, answer)
+    rails.hold_on(hosts, code if isinstance(code, str) else text_of(code), answer)

@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from ..commands.library_rails import text_of
 from ..files import sync, transfer
 from ..remote.far_names import identifier
 from ..remote.remote import Remote
@@ -30,7 +29,7 @@ class Asked(Protocol):
     @property
     def members(self) -> tuple[Member, ...]: ...
 
-    def _hold(self, code: str) -> None: ...
+    def _hold(self, code: str | Callable[..., Any]) -> None: ...
 
     def _begin(
         self, work: Callable[[Member, Remote], Any], make: Make = Results, quick: bool = False
@@ -74,7 +73,7 @@ class Calls:
 
     def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a local function on each host, as `Remote.run` does."""
-        self._group._hold(text_of(function))
+        self._group._hold(function)
         return self._do(lambda member, remote: remote.run(function, *args, **kwargs))
 
     def push(self, values: Mapping[str, Any]) -> Any:

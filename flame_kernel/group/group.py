@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import partial
 from typing import Any, cast, overload
 
-from ..commands.library_rails import check_group, text_of
+from ..commands.library_rails import check_group
 from ..errors import FlameError, GroupError, NotAnswered, NotSent, TargetError
 from ..remote.remote import Remote
 from ..session.user import catch_interrupts, without_our_frames
@@ -178,7 +178,7 @@ class Group(Calls, Sequence[Remote]):
         """
         return self._executor("", retries)
 
-    def _executor(self, code: str, retries: int = 0) -> GroupExecutor:
+    def _executor(self, code: str | Callable[..., Any], retries: int = 0) -> GroupExecutor:
         self._hold(code)
         return GroupExecutor(self._members, retries, self._owner or self)
 
@@ -197,7 +197,7 @@ class Group(Calls, Sequence[Remote]):
         """As ``map``, but an iterator that yields the results in order, each as soon as possible."""
         rows = list(zip(*iterables, strict=False))
         size = max(1, len(rows) // (4 * len(self))) if chunksize is None else chunksize
-        return self._executor(text_of(function)).map(function, *zip(*rows, strict=True), chunksize=size) if rows else iter(())
+        return self._executor(function).map(function, *zip(*rows, strict=True), chunksize=size) if rows else iter(())
 
     @contextlib.contextmanager
     def sync_imports(self) -> Iterator[None]:
@@ -227,7 +227,7 @@ class Group(Calls, Sequence[Remote]):
         finally:
             builtins.__import__ = before
 
-    def _hold(self, code: str) -> None:
+    def _hold(self, code: str | Callable[..., Any]) -> None:
         """Hold code back that is to run on all of them, if the rails of one say so. Raises FlameError."""
         check_group(self._members, code, self._confirmed)
 
