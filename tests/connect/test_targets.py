@@ -259,7 +259,8 @@ LINKS: list[tuple[str, dict[str, Any], str, str]] = [
     ("far:1", {"tls": Tls(verify=False)}, "neither encryption nor a key", "does not check the certificate"),
     ("far:1", {"tls": Tls(verify=False), "key": Secret(b"k" * 32)}, "", "does not check the certificate"),
     ("192.168.0.9:1", {}, "is another machine", "not encrypted and has no key"),
-    ("localhost.evil.example:1", {}, "is another machine", "not encrypted and has no key"),
+    ("localhost.evil.example:1", {}, "is another machine, and", "not encrypted and has no key"),
+    ("localhots:1", {}, "is another machine (did you mean localhost?), and", "not encrypted and has no key"),
 ]
 
 
