@@ -222,7 +222,7 @@ class Sync(Transfer):
         if kind not in ("folder", "missing"):
             raise TransferError(f"'{trees.shown(path)}' is not a folder {side}; name another one")
         if kind == "missing" and parent != "folder":
-            raise TransferError(no_parent(path, side))
+            raise TransferError(no_parent(path, parent, side))
 
     def _arrivals(self, path: str, place: Names, folder: ChosenFolder | None) -> Iterator[Arrival]:
         downloads = Downloads(self._tally, folder)

@@ -369,9 +369,12 @@ def _local_sources(patterns: list[str]) -> list[tuple[bytes, str, str]]:
     return found
 
 
-def no_parent(path: str, side: str) -> str:
-    """The error that the folder of ``path`` is missing; ``side`` is "here", or "on" a location."""
-    return f"{trees.shown(os.path.dirname(path.rstrip('/')) or path)} does not exist {side}; create it first"
+def no_parent(path: str, kind: Any, side: str) -> str:
+    """The error that the folder of ``path`` is missing or of another ``kind``; ``side``: "here", or "on" a location."""
+    folder = trees.shown(os.path.dirname(path.rstrip("/")) or path)
+    if kind in ("file", "other"):
+        return f"{folder} is not a folder {side}; name another destination"
+    return f"{folder} does not exist {side}; create it first"
 
 
 def _places(dst: str, there: Message, sources: list[tuple[str, str]], side: str) -> list[bytes]:
@@ -385,7 +388,7 @@ def _places(dst: str, there: Message, sources: list[tuple[str, str]], side: str)
     if len(sources) > 1 or (kind == "file" and (sources[0][1] == "folder" or dst.endswith("/"))):
         raise TransferError(f"'{shown}' is not a folder {side}; create it, or copy one file to that name")
     if kind == "missing" and there.get("parent") != "folder":
-        raise TransferError(no_parent(dst, side))
+        raise TransferError(no_parent(dst, there.get("parent"), side))
     if kind == "missing" and dst.endswith("/") and sources[0][1] == "file":
         raise TransferError(f"folder '{shown}' does not exist {side}; create it first, or leave out the / at its end")
     return [path.rstrip(b"/") or b"/"]

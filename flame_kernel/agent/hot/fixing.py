@@ -18,7 +18,7 @@ import threading
 import time
 import types
 
-from .. import threads
+from .. import sources, threads
 from .patching import set_code
 
 OPS = ("fix", "unfix", "fixes", "source")
@@ -370,7 +370,7 @@ def apply(name, text, session, user):
         made = compiled(found, text, filename)
         before = (function.__code__, function.__defaults__, function.__kwdefaults__)
         after = (made.__code__, made.__defaults__, made.__kwdefaults__)
-        linecache.cache[filename] = (len(text), None, text.splitlines(True), filename)
+        linecache.cache[filename] = (len(text), None, sources.lines_of(text), filename)
         unknown = _unknown(function, made)
         set_code(function, *after)
         fix = Fix(_count, name, function, text, before, after, session, user)
