@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
 
+from ..commands import library_rails as rails
 from ..commands.source import Source
 from ..errors import FlameError, RemoteError
 from ..remote.exceptions import raised_there
@@ -73,7 +74,8 @@ def begin_cell(
     """
     begun = time.monotonic()
     output.state = "running"
-    about = {"allow_stdin": True, "silent": silent, "store_history": store_history, "count": count}
+    rails.hold(remote.session, code)
+    about = {"allow_stdin": True, "silent": silent, "store_history": store_history, "count": count, "held": True}
     if program is None or program["mode"] == "cell":
         future = remote.cell(_for_shell(remote, code), output.sink(remote, rendering), **about)  # type: ignore[arg-type]
     else:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import partial
 from typing import Any, cast, overload
 
+from ..commands.library_rails import check_group
 from ..errors import FlameError, GroupError, NotAnswered, NotSent, TargetError
 from ..remote.remote import Remote
 from ..session.user import catch_interrupts, without_our_frames
@@ -49,10 +50,17 @@ class Group(Calls, Sequence[Remote]):
     sessions.  ``web["x"]`` is the variable ``x`` on each host, unless a host is called ``x``.
     """
 
-    def __init__(self, members: Sequence[Member], owner: Group | None = None, lasting: bool = False) -> None:
-        """``lasting``: the sessions outlive this object, somebody else ends them."""
+    def __init__(
+        self,
+        members: Sequence[Member],
+        owner: Group | None = None,
+        lasting: bool = False,
+        confirmed: bool = False,
+    ) -> None:
+        """``lasting``: the sessions outlive this object. ``confirmed``: see `opening.group`."""
         self._members = list(members)
         self._owner = owner
+        self._confirmed: bool = confirmed if owner is None else owner._confirmed
         self._cautions: list[str] = []
         self.patience: float = PATIENCE if owner is None else owner.patience
         if owner is None:
@@ -168,6 +176,10 @@ class Group(Calls, Sequence[Remote]):
 
         ``retries`` is how often a call is repeated if its host was lost while it ran; 0: never, as it may have run.
         """
+        return self._executor("", retries)
+
+    def _executor(self, code: str | Callable[..., Any], retries: int = 0) -> GroupExecutor:
+        self._hold(code)
         return GroupExecutor(self._members, retries, self._owner or self)
 
     def map(
@@ -185,7 +197,7 @@ class Group(Calls, Sequence[Remote]):
         """As ``map``, but an iterator that yields the results in order, each as soon as possible."""
         rows = list(zip(*iterables, strict=False))
         size = max(1, len(rows) // (4 * len(self))) if chunksize is None else chunksize
-        return self.executor().map(function, *zip(*rows, strict=True), chunksize=size) if rows else iter(())
+        return self._executor(function).map(function, *zip(*rows, strict=True), chunksize=size) if rows else iter(())
 
     @contextlib.contextmanager
     def sync_imports(self) -> Iterator[None]:
@@ -214,6 +226,10 @@ class Group(Calls, Sequence[Remote]):
             yield
         finally:
             builtins.__import__ = before
+
+    def _hold(self, code: str | Callable[..., Any]) -> None:
+        """Hold code back that is to run on all of them, if the rails of one say so. Raises FlameError."""
+        check_group(self._members, code, self._confirmed)
 
     def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results, quick: bool = False) -> Results:
         return self.wait_for(self._begin(work, make, quick))
@@ -375,6 +391,7 @@ class Chain:
             if not path:
                 raise TargetError("name a module: group.modules.os.getloadavg()")
             root, path = ["module", path[0]], path[1:]
+        self._group._hold(".".join((*root[1:], *path)) + "(...)" * len(steps))
         chain = (*(("get", name) for name in path), *steps)
         return self._group._do(lambda member, remote: remote.perform(root, chain))
 

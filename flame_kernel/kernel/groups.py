@@ -127,6 +127,7 @@ class Groups:
             file=_file(),
             shared=shared,
             back=self._back.append,
+            confirmed=True,  # the user is asked before each cell
         )
 
     def turn_to(self, words: str, given: Mapping[str, Any]) -> None:

@@ -89,6 +89,7 @@ class Groups:
             known=dict(self._connections.items()),
             load=lambda where, given: load_target(where, overrides=given, defaults=defaults),
             shared=self._members,
+            confirmed=True,  # the user is asked before each cell
         )
         self._words = words
         if before is not None and before.labels != found.labels:
