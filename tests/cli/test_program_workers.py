@@ -69,7 +69,7 @@ if __name__ == "__main__":
         except Mine as e:
             print("Mine", e)
     queue = way.Queue()
-    for work, args in ((tells, (queue,)), (nested, (queue,)), (sys.exit, (5,)), (fails, (1,))):
+    for work, args in ((tells, (queue,)), (nested, (queue,)), (fails, (1,))):
         process = way.Process(target=work, args=args)
         process.start()
         if args == (queue,):
@@ -94,11 +94,12 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=[OLDEST, NEWEST], ids=str)
-def server(request: pytest.FixtureRequest) -> Iterator[FlameServer]:
-    far = FlameServer(request.param, key=KEY)
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[farside.Python, FlameServer]]:
+    far = {python: FlameServer(python, key=KEY) for python in (OLDEST, NEWEST)}
     yield far
-    far.stop()
+    for one in far.values():
+        one.stop()
 
 
 @pytest.fixture
@@ -112,45 +113,77 @@ def words(far: FlameServer, key: Path, place: str, way: str) -> list[str]:
     return [COMMAND, "run", "--place", place, "-t", far.location, "--key-file", str(key), "script.py", way]
 
 
-@pytest.mark.parametrize(("way", "place"), [("spawn", "child"), ("forkserver", "child"), ("spawn", "process")])
-def test_workers_find_the_script(way: str, place: str, server: FlameServer, key: Path, folder: Path) -> None:
+EXPECTED = """\
+[0, 1, 4, 9, 16] 8 [101]
+2 True
+Mine no 3
+out False ''
+(104, 'script.py', ['script.py', 'WAY'])
+0
+[49]
+0
+1
+12
+"""
+
+
+@pytest.mark.parametrize(
+    ("python", "way", "place"),
+    [
+        (OLDEST, "spawn", "child"),
+        (OLDEST, "spawn", "process"),
+        (NEWEST, "forkserver", "child"),
+        (NEWEST, "spawn", "process"),
+    ],
+    ids=str,
+)
+@pytest.mark.timeout(120)
+def test_workers_find_the_script(
+    python: farside.Python, way: str, place: str, servers: dict[farside.Python, FlameServer], key: Path, folder: Path
+) -> None:
     """As with ``python script.py``: Pool, Process, Manager, executor, workers of workers, a module beside."""
-    here = [server.python.path, "script.py", way]
-    want = subprocess.run(here, cwd=folder, env=farside.clean_environ(), capture_output=True, timeout=60)
-    got = subprocess.run(words(server, key, place, way), cwd=folder, capture_output=True, timeout=60)
-    assert (want.returncode, got.returncode, got.stdout) == (0, 0, want.stdout), got.stderr
-    shown = want.stderr.replace(os.fsencode(folder) + b"/", b"").splitlines()
-    assert [line for line in got.stderr.splitlines() if b"Process-" not in line] == [
-        line for line in shown if b"Process-" not in line
-    ]
+    got = subprocess.run(words(servers[python], key, place, way), cwd=folder, capture_output=True, text=True)
+    more = "[0, 1, 4] True\n" if python is NEWEST else ""
+    assert (got.returncode, got.stdout) == (0, EXPECTED.replace("WAY", way) + more), got.stderr
+    first, process, *shown = got.stderr.splitlines()
+    assert (first, process.partition("Process-")[1], shown[-1]) == ("err", "Process-", "__mp_main__.Mine: no 1"), got
+    assert '    raise Mine("no %d" % x)' in shown
+    assert "flame_" not in got.stderr
 
 
-def test_a_script_that_fails_in_its_workers(server: FlameServer, key: Path, folder: Path) -> None:
-    """It ends, as with Python: the line that fails is shown, and no frame of ours hides it."""
+@pytest.mark.timeout(120)
+def test_a_script_that_fails_in_its_workers(
+    servers: dict[farside.Python, FlameServer], key: Path, folder: Path
+) -> None:
+    """It ends, as with Python: the line that fails is shown."""
     (folder / "script.py").write_text(
         HEAD + "if __name__ == '__main__':\n    process = multiprocessing.get_context('spawn').Process(target=print)\n"
         "    process.start(); process.join(); sys.exit(process.exitcode + 10)\nelse:\n    1 / 0  # here\n"
     )
-    got = subprocess.run(words(server, key, "child", ""), cwd=folder, capture_output=True, timeout=60)
-    assert (got.returncode, got.stdout) == (11, b"")
-    assert b"1 / 0  # here" in got.stderr
-    assert got.stderr.splitlines()[-1] == b"ZeroDivisionError: division by zero"
+    got = subprocess.run(words(servers[OLDEST], key, "child", ""), cwd=folder, capture_output=True, text=True)
+    assert (got.returncode, got.stdout) == (11, "")
+    assert "1 / 0  # here" in got.stderr
+    assert got.stderr.splitlines()[-1] == "ZeroDivisionError: division by zero"
 
 
-@pytest.mark.parametrize("way", ["spawn", "forkserver"])
-def test_a_stop_ends_the_workers(way: str, server: FlameServer, key: Path, folder: Path) -> None:
+@pytest.mark.timeout(120)
+def test_a_stop_ends_the_workers(servers: dict[farside.Python, FlameServer], key: Path, folder: Path) -> None:
     (folder / "script.py").write_text(
         HEAD + "import time\ndef work(x):\n    print(os.getpid(), flush=True)\n    time.sleep(600)\n"
         "if __name__ == '__main__':\n    with multiprocessing.get_context(sys.argv[1]).Pool(1) as pool:\n"
         "        pool.map(work, [1])\n"
     )
     run = subprocess.Popen(
-        words(server, key, "child", way), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words(servers[NEWEST], key, "child", "forkserver"),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert run.stdout is not None
     worker = int(run.stdout.readline())
     run.send_signal(signal.SIGINT)
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate()
     assert run.returncode == 130
     assert "KeyboardInterrupt" in err
     assert "flame" not in err
