@@ -281,7 +281,7 @@ class Remote:
         push(self._calls, values)
 
     def pull(self, names: Sequence[str]) -> dict[str, Any]:
-        """Fetch the values of several names, however large; FlameError if one is not defined."""
+        """Fetch the values of several names (or one), however large; FlameError if one is not defined."""
         return pull(self._calls, names)
 
     def _ipython_key_completions_(self) -> list[str]:

@@ -348,12 +348,14 @@ def decode(parts, resolve=None, loads=None, classes=None):
     text = bytes(parts[0])
     if wire.has_too_many_values(text):
         raise BadValue("a value of more than %d parts" % wire.MAX_VALUES)
+    decoder = Decoder(parts, resolve, loads, classes)
     try:
-        tree = wire.read_json(text, MAX_DIGITS)
-        return Decoder(parts, resolve, loads, classes).root(tree)
+        return decoder.root(wire.read_json(text, MAX_DIGITS))
     except RecursionError:
         raise BadValue("a value that is nested too deep")
     except BadValue:
         raise
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, ArithmeticError, AttributeError) as e:
+        if e is decoder.failed:
+            raise
         raise BadValue("a malformed value (%s: %s)" % (type(e).__name__, str(e)[:200]))
