@@ -204,6 +204,13 @@ def test_the_debugger_shows_its_lines(server: FlameServer, key: Path, tmp_path: 
     assert (done.returncode, done.stdout.splitlines()[-1], done.stderr) == (0, b"(Pdb) 5", b"")
 
 
+def test_a_script_on_stdin(server: FlameServer, key: Path) -> None:
+    source = b"import sys\nprint(sys.argv, __name__, '__file__' in globals())\n1 / 0\n"
+    done = run(server.location, key, "run", "-", "-x", "a b", input=source)
+    assert (done.returncode, done.stdout) == (1, b"['-', '-x', 'a b'] __main__ False\n")
+    assert b'File "<stdin>", line 3, in <module>\n    1 / 0\n' in done.stderr
+
+
 def test_one_output_keeps_its_order(server: FlameServer, key: Path, tmp_path: Path) -> None:
     source = "import os, sys\nfor n in range(50):\n    print('out', n)\n    print('err', n, file=sys.stderr)\n"
     source += "    os.write(2 - n % 2, b'%d\\n' % n)\n"

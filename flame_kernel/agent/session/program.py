@@ -138,17 +138,22 @@ class Program:
         hidden = {one: space.pop(one) for one in _OF_SHELLS if one in space}
         before = sys.argv, space.get("__name__")
         sys.argv = [name] + arguments
-        space.update(__name__="__main__", __file__=name, __doc__=None, __loader__=_Loader(name, source))
-        if sys.version_info < (3, 15):
-            space["__cached__"] = None
+        file = "<stdin>" if name == "-" else name
+        space.update(__name__="__main__", __doc__=None, __loader__=_Loader(file, source))
+        if name == "-":
+            space.pop("__file__", None)
+        else:
+            space["__file__"] = name
+            if sys.version_info < (3, 15):
+                space["__cached__"] = None
         if sys.version_info < (3, 14):
             space.setdefault("__annotations__", {})
-        _remember(name, source)
+        _remember(file, source)
         numbers = () if self._owns else [stream.fileno() for stream in self._streams[:2]]
-        self._workers = workers.Workers(self._host, name, source, numbers)
+        self._workers = workers.Workers(self._host, file, source, numbers)
         try:
             with loops.none_runs():
-                return _status(lambda: exec(compile(source, name, "exec", dont_inherit=True), space))
+                return _status(lambda: exec(compile(source, file, "exec", dont_inherit=True), space))
         finally:
             sys.argv, space["__name__"] = before
             for one in hidden:
