@@ -330,12 +330,14 @@ class AgentError(FlameError):
 
 
 class TransferError(FlameError):
-    """What cannot be copied and why, in one sentence; ``code`` is a word such as ``full``, or empty."""
+    """What cannot be copied and why, in one sentence; ``code`` is a word such as ``full``, or empty, and ``location``
+    the server that the sentence names, if it names one."""
 
-    def __init__(self, message: str, code: str = "") -> None:
-        super().__init__(message, code)
+    def __init__(self, message: str, code: str = "", location: str = "") -> None:
+        super().__init__(message, code, location)
         self.message: str = self.args[0]
         self.code: str = self.args[1]
+        self.location: str = self.args[2]
 
     def __str__(self) -> str:
         return self.message

@@ -141,6 +141,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("each_python", farside.every_python(), ids=str)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The quick ring reads no files but its own: to collect all takes longer than some of its tests."""
+    is_other = collection_path.suffix == ".py" and collection_path.stem not in QUICK
+    return True if is_other and config.getoption("markexpr") == "quick" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that at the end neither worker waits for the other; and the mark of the quick ring."""
     for item in items:

@@ -2,6 +2,7 @@
 standard library, which keep working when the user's code replaces a function there."""
 
 import builtins
+import operator
 import sys
 import threading
 import types
@@ -147,10 +148,36 @@ _NEEDED += _in_use(
 _CONTEXTS = [] if contextvars is None else _in_use(contextvars, copy_context=lambda f: f().run(len, ()) == 0)
 
 
+_all, _is, _map = all, operator.is_, map  # ours: the cell may have broken these, too
+# By module: its names, what gets the values of those that are needed, and these values. Of a single name, itemgetter
+# would get no tuple.
+_AT_ONCE = [
+    (vars(module), operator.itemgetter(*names), [vars(module)[name] for name in names])
+    for module, names in (
+        (module, [name for one, name, _, _ in _NEEDED + _CONTEXTS + _CONTEXTS if one is module])
+        for module in (builtins, threading, contextvars)
+    )
+    if names
+]
+
+
+def _are_there():
+    """Whether nothing that is needed has been replaced."""
+    try:
+        for names, get, kept in _AT_ONCE:
+            if not _all(_map(_is, get(names), kept)):
+                return False
+    except KeyError:
+        return False
+    return True
+
+
 def repair():
     """Put back essential functions that a cell has replaced by something that does not work; returns their names. The
     user may replace them by something that works."""
     found = []
+    if _are_there():
+        return found
     for module, name, kept, works in _NEEDED + _CONTEXTS:
         now = vars(module).get(name)
         if now is kept:

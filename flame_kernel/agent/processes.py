@@ -1,11 +1,18 @@
-"""The processes that a thread has started: found by ``/proc`` on Linux, by the thread's stack on Windows."""
+"""The program that is this process's Python, and the processes that a thread has started: found by ``/proc`` on Linux,
+by the thread's stack on Windows."""
 
 import os
 import signal
 import subprocess
 import sys
 
-from . import windows
+from . import threads, windows
+
+
+def own_python():
+    """The program that runs code as this process does. Empty if there is none: in programs that embed Python, and where
+    an app and its Python are frozen into one program, which would only start once more."""
+    return "" if getattr(sys, "frozen", False) else sys.executable or ""
 
 
 def interrupt(thread, native_id, protected):
@@ -35,7 +42,7 @@ def interrupt(thread, native_id, protected):
 
 def _waited_for(thread):
     """The ``subprocess.Popen`` in whose method a thread is, or None."""
-    frame = sys._current_frames().get(thread)
+    frame = threads.frames().get(thread)
     while frame is not None:
         if frame.f_globals.get("__name__") == "subprocess" and isinstance(frame.f_locals.get("self"), subprocess.Popen):
             return frame.f_locals["self"]

@@ -8,6 +8,7 @@ import ctypes
 import signal
 import sys
 import threading
+import weakref
 
 _set_exception = getattr(getattr(ctypes, "pythonapi", None), "PyThreadState_SetAsyncExc", None)
 # PyPy has no such function: there, only a cell that awaits, or runs on a main thread, can be interrupted.
@@ -20,7 +21,7 @@ _MAIN = threading.main_thread().ident
 def main_ident():
     """The main thread's identity, as signals need it; gevent gives the thread object another one."""
     ident = threading.main_thread().ident
-    return ident if ident in sys._current_frames() else _MAIN
+    return ident if ident in frames() else _MAIN
 
 
 def signal_main():
@@ -62,9 +63,41 @@ def _ours(thread, name):
     return thread
 
 
-def interrupt(thread, noticed):
+# Where an app has put greenlets in the place of threads: those on which cells run, by what is their thread's id there.
+_greenlets = weakref.WeakValueDictionary()
+
+
+def own_ident():
+    """This thread's identity. Where it is a greenlet in truth, that is kept for `interrupt`."""
+    ident, greenlet = threading.get_ident(), sys.modules.get("greenlet")
+    if greenlet is not None and ident not in frames():
+        _greenlets[ident] = greenlet.getcurrent()
+    return ident
+
+
+NO_FRAMES = (
+    "uWSGI has forked this worker without telling Python, which would look for the stacks of the master's threads: "
+    "start it with --py-call-osafterfork, or with --lazy-apps"
+)
+
+
+def frames(must=False):
+    """The innermost frame of each thread, by its id; of those greenlets too on which cells run. Where Python would
+    crash, none; or RuntimeError if there ``must`` be some."""
+    uwsgi = sys.modules.get("uwsgi")
+    if getattr(uwsgi, "worker_id", int)() and not {"py-call-osafterfork", "lazy-apps", "lazy"}.intersection(uwsgi.opt):
+        if must:
+            raise RuntimeError(NO_FRAMES)
+        return {}
+    found = sys._current_frames()
+    found.update((ident, greenlet.gr_frame) for ident, greenlet in list(_greenlets.items()) if greenlet.gr_frame)
+    return found
+
+
+def interrupt(thread, noticed, wanted):
     """Raise a KeyboardInterrupt in the thread of that id. It calls ``noticed`` when it is created: only then has the
-    thread received it. Does nothing unless ``CAN_INTERRUPT``."""
+    thread received it. A greenlet receives it in its loop's next round, if ``wanted()`` says so then. Does nothing
+    unless ``CAN_INTERRUPT``."""
 
     def begin(self, *args):
         KeyboardInterrupt.__init__(self, *args)
@@ -72,14 +105,30 @@ def interrupt(thread, noticed):
 
     about = {"__init__": begin, "__reduce__": lambda self: (KeyboardInterrupt, self.args), "__module__": "builtins"}
     kind = type("KeyboardInterrupt", (KeyboardInterrupt,), about)
-    if CAN_INTERRUPT:
+    if thread in _greenlets:
+        _throw(_greenlets[thread], kind, wanted)
+    elif CAN_INTERRUPT:
         _set_exception(ctypes.c_ulong(thread), ctypes.py_object(kind))
         _wake_gevent(thread)
 
 
+def _throw(greenlet, kind, wanted):
+    """Raise an exception in a greenlet that waits: only its loop may do so, which is its parent with gevent."""
+
+    def throw():
+        if wanted():
+            greenlet.throw(kind)
+
+    loop = getattr(greenlet.parent, "loop", None)
+    if hasattr(loop, "run_callback_threadsafe"):
+        loop.run_callback_threadsafe(throw)
+    elif "eventlet.hubs" in sys.modules:
+        sys.modules["eventlet.hubs"].get_hub().schedule_call_global(0, throw)
+
+
 def _wake_gevent(thread):
     """A thread whose greenlets all wait is in gevent's loop, in C; it runs Python when something is called there."""
-    frame = sys._current_frames().get(thread)
+    frame = frames().get(thread)
     if frame is not None and frame.f_globals.get("__name__") == "gevent.hub":
         loop = getattr(frame.f_locals.get("self"), "loop", None)
         if hasattr(loop, "run_callback_threadsafe"):

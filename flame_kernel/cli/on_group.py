@@ -100,7 +100,8 @@ def files(
         if not quiet:
             done = {host: f"{before}{one}" for host, one in results.ok.items() if one is not None}
             shown = {host: "\n".join([*told.get(host, ()), words]) for host, words in done.items()}
-            print(plain_text(folding.told(shown, mask=True, total=len(results))))
+            if shown:
+                print(plain_text(folding.told(shown, mask=True, total=len(results))))
         _errors(results)
         return status(results)
 

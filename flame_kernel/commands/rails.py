@@ -44,21 +44,21 @@ _FUNCTIONS = re.compile(
     r"|putenv|_exit|abort)|shutil\.(?:rmtree|move|copy\w*)|subprocess\.\w+|signal\.\w*kill|sys\.exit"
 )
 _METHODS = ("write_text", "write_bytes", "unlink", "rmdir", "mkdir", "touch", "terminate", "kill", "to_csv", "to_sql")
-# What it does in memory only, as ``writes`` words it.
+# How the answers of ``writes`` begin that concern memory only.
 _IN_MEMORY = ("assigns to ", "deletes ", "calls setattr(", "calls delattr(")
 _HOW = "take read_only out of its rails in targets.toml to do that"
-# Of a line of code, what is not noted: from the first text in quotes, comment or command on.
+# The part of a line of code that is not noted: all from its first quote, comment or command on.
 _HIDDEN = re.compile(r"['\"#].*|=\s*[!%].*")
 _COMMAND = re.compile(r"!+|%+\w*|\?+")
 _COLUMNS = ("at", "user", "target", "session", "hash", "first")
 _SHOWN = 20
 
-# Names that cells have bound, by target: what they name is no longer taken to be the app's.
+# The names that cells have bound, by target. What they name counts as the user's, not the app's.
 _bound: collections.defaultdict[str, set[str]] = collections.defaultdict(set)
 
 
 class Host(Protocol):
-    """What is needed of a group's member: its target's name, or its location; and its `Remote`, or None."""
+    """A member of a group: ``where`` is its target's name or location, ``known`` its `Remote`, or None."""
 
     @property
     def where(self) -> str: ...
@@ -71,7 +71,8 @@ class Host(Protocol):
 
 
 def of_targets(names: Iterable[str]) -> dict[str, Rails]:
-    """The rails of those targets, or of the servers at those locations, that have some. Raises TargetError."""
+    """The rails of the targets, or servers at locations, of these names; those without rails are left out. Raises
+    TargetError."""
     file = TargetsFile(targets_path(os.environ, Path(jupyter_config_dir())))
     found = {}
     for name in names:
@@ -83,8 +84,8 @@ def of_targets(names: Iterable[str]) -> dict[str, Rails]:
 
 
 def of_hosts(hosts: Sequence[Host]) -> dict[str, Rails]:
-    """The rails of a group's members that have some; the file is not read for those that are connected. Raises
-    TargetError."""
+    """The rails of a group's members; those without rails are left out. The file is read only if a member is not
+    connected. Raises TargetError."""
     known = [(one.where, one.known) for one in hosts]
     unknown = [where for where, remote in known if remote is None]
     found = of_targets(unknown) if unknown else {}
@@ -116,7 +117,7 @@ def refuse(
 
 
 def refuse_command(held: Mapping[str, Rails | None], command: str, face: str = "%flame") -> None:
-    """FlameError where one of these servers is read only; for a command that writes."""
+    """For a command that writes: raise FlameError if one of these servers is read-only."""
     for name, one in held.items():
         if one is not None and one.read_only:
             words = f"{name} is read_only, and {face} {command} writes"
@@ -124,8 +125,8 @@ def refuse_command(held: Mapping[str, Rails | None], command: str, face: str = "
 
 
 def written(line: Line, is_target: IsTarget) -> tuple[bool, str | None]:
-    """Whether a ``%flame`` line plainly writes on a far side, and the name of that one; None: where cells run. Raises
-    TargetError where its paths are wrong."""
+    """Whether a ``%flame`` line plainly writes on a far side, and the name of that far side (None: where cells run).
+    Raises TargetError if its paths are wrong."""
     option = line.values.get("target")
     if line.name == "put":
         return True, put_paths(line["source"], line["destination"], is_target, option)[0]
@@ -140,8 +141,8 @@ def written(line: Line, is_target: IsTarget) -> tuple[bool, str | None]:
 
 
 def writes(code: str, own: Collection[str] = ()) -> str:
-    """What a cell plainly writes, in words; empty where nothing is seen. Nothing of it runs. Its own names, and those
-    that earlier cells have bound (``own``), may be changed."""
+    """What a cell plainly writes, in words; empty if it writes nothing that can be seen. It is read, not run. It may
+    change its own names, and those that earlier cells have bound (``own``)."""
     first = code.strip().partition("\n")[0]
     if _MAGICS.match(first):
         return f"is {first.split()[0]}"
@@ -157,12 +158,12 @@ def writes(code: str, own: Collection[str] = ()) -> str:
 
 
 def _python(code: str) -> str:
-    """A cell without its lines of magics."""
+    """A cell without its lines with magics."""
     return "\n".join(line for line in code.split("\n") if not line.lstrip().startswith("%"))
 
 
 def _names(tree: ast.AST) -> Iterator[str]:
-    """The names that a cell binds itself, also in its functions; not those that it imports."""
+    """The names that a cell binds, also in its functions; without those that it imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
@@ -173,14 +174,14 @@ def _names(tree: ast.AST) -> Iterator[str]:
 
 
 def _keep_names(name: str, code: str) -> None:
-    """Note the names that a cell leaves bound there, but not those that it imports."""
+    """Remember the names that a cell leaves bound there; without those that it imports."""
     with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
         symbols = symtable.symtable(_python(code), "cell", "exec").get_symbols()
         _bound[name] |= {one.get_name() for one in symbols if one.is_assigned() and not one.is_imported()}
 
 
 def _writings(node: ast.AST, own: Collection[str]) -> Iterator[str]:
-    """What a node writes that is not the cell's own."""
+    """What a node of the syntax tree writes, if that is not the cell's own."""
     if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
         if _root(node) not in own:
             yield f"{'deletes' if isinstance(node.ctx, ast.Del) else 'assigns to'} {ast.unparse(node)[:60]}"
@@ -208,7 +209,7 @@ def _opens_to_write(call: ast.Call) -> bool:
 
 
 def question(rails: Rails, name: str, hosts: int, behind: int) -> str:
-    """What the user is asked before a cell that goes to so many hosts, with so many cells sent behind it; or empty."""
+    """The question to ask before a cell that goes to ``hosts`` hosts, with ``behind`` cells sent after it; or empty."""
     most = rails.max_hosts if rails.max_hosts is not None else 1 if rails.confirm else hosts
     if hosts > most:
         return f"Run this cell on {hosts} hosts, {name} among them? [y/N] "
@@ -218,14 +219,14 @@ def question(rails: Rails, name: str, hosts: int, behind: int) -> str:
 
 
 def check_answer(answer: str | None) -> None:
-    """FlameError where the answer is no yes; None: nobody could be asked."""
+    """Raise FlameError unless the answer is a yes. None means that nobody could be asked."""
     if answer is None:
         raise FlameError(
             "not run: the rails in targets.toml want a yes before this cell, and nobody can be asked here; send it "
             "from a notebook that takes answers, or take confirm or max_hosts out of them"
         )
     if answer.strip().lower() not in ("y", "yes"):
-        raise FlameError("not run: you were asked, as the rails in targets.toml say, and the answer was no yes")
+        raise FlameError("not run: the rails in targets.toml want a yes before this cell, and you did not give it")
 
 
 # -- what is shown and noted -----------------------------------------------------------------------------------------
@@ -238,7 +239,7 @@ def line(rails: Rails, name: str) -> str:
 
 
 def words(rails: Rails) -> str:
-    """What a target's rails are, for its status."""
+    """A target's rails in words, for its status."""
     most = f"more than {rails.max_hosts} hosts" if rails.max_hosts is not None else "several hosts"
     found = [
         "read only" if rails.read_only else "",
@@ -250,7 +251,7 @@ def words(rails: Rails) -> str:
 
 
 def entry(name: str, session: str, code: str) -> dict[str, Any]:
-    """What is noted of a cell: no output, and nothing of its first line that may be a secret."""
+    """What is noted about a cell. No output, and nothing of its first line that may be a secret."""
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "user": client_name(),
@@ -262,7 +263,7 @@ def entry(name: str, session: str, code: str) -> dict[str, Any]:
 
 
 def _first(code: str) -> str:
-    """The first line of a cell, as far as it is noted; of a command only its name."""
+    """The part of a cell's first line that is noted; of a command only its name."""
     first = next((one.strip() for one in code.split("\n") if one.strip()), "")
     command = _COMMAND.match(first)
     if command is not None:
@@ -304,7 +305,7 @@ def hold_on(hosts: Sequence[Host], code: str, ask: Ask) -> str:
 
 
 def note(rails: Rails, noted: dict[str, Any]) -> None:
-    """Write it into the audit file here, of mode 0600. Raises FlameError: what cannot be noted does not run."""
+    """Add it to the audit file on this machine (mode 0600). Raises FlameError if that fails: the cell must not run."""
     path = audit_path(rails)
     try:
         private_files.append(path, json.dumps(noted).encode() + b"\n")
@@ -313,7 +314,7 @@ def note(rails: Rails, noted: dict[str, Any]) -> None:
 
 
 def audit_path(rails: Rails | None = None) -> Path:
-    """Where cells are noted."""
+    """The audit file."""
     return Path(rails.log) if rails is not None and rails.log else Path(jupyter_config_dir()) / "flame_audit.log"
 
 

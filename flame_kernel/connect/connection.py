@@ -22,7 +22,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from Pyro4 import constants, message
@@ -88,6 +88,35 @@ class _Asked(NamedTuple):
     seq: int
     seconds: float
     dotted: str | None  # the name of the called function, if it is called by its dotted name
+
+
+class _ClosedByFailure:
+    """A context: closes the connection if the call in it fails, also by KeyboardInterrupt.
+
+    Otherwise its answer could still come and be taken for the answer to the next call.
+    """
+
+    __slots__ = ("_asked", "_connection")
+
+    def __init__(self, connection: Connection, asked: _Asked) -> None:
+        self._connection, self._asked = connection, asked
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            return
+        connection, asked = self._connection, self._asked
+        try:
+            if isinstance(error, TimeUp):
+                raise CallTimeout(connection.location, asked.what, asked.seconds) from None
+            if isinstance(error, Reset):
+                why = "the call was aborted" if connection._state == "aborted" else str(error)
+                raise ConnectionLost(connection.location, why) from error.__cause__
+            if isinstance(error, UnsafeAnswer):
+                raise UnsafeAnswer(connection.location, error.detail) from None
+        finally:
+            connection.close()
 
 
 class Connection:
@@ -161,8 +190,8 @@ class Connection:
 
     @property
     def has_more(self) -> bool:
-        """Whether something was received that is not read yet, which nobody sees by waiting for the socket."""
-        return isinstance(self._channel.socket, ssl.SSLSocket) and self._channel.socket.pending() > 0
+        """Whether something was received that is not read yet, which nobody sees by waiting for ``channel``."""
+        return self._channel.has_more
 
     @property
     def is_here(self) -> bool:
@@ -260,7 +289,7 @@ class Connection:
     def _sent(self, asked: _Asked) -> _Asked:
         if self._state != "open":
             raise ConnectionLost(self.location, f"the connection is {self._state}")
-        with self._closed_by_failure(asked):
+        with _ClosedByFailure(self, asked):
             self._channel.send(message.MSG_INVOKE, asked.data, asked.mark, time.monotonic() + asked.seconds)
         return asked
 
@@ -287,12 +316,12 @@ class Connection:
     ) -> Any:
         deadline = time.monotonic() + (asked.seconds if seconds is None else seconds)
         failure = None
-        with self._closed_by_failure(asked):
-            start = self._channel.read(len(greeting or b""), deadline)
-            if greeting is not None and start == greeting:
+        with _ClosedByFailure(self, asked):
+            header = self._channel.header(greeting, deadline)
+            if header is None:
                 self._state = "taken over"
                 return self._channel.socket
-            answer = self._channel.parse(start + self._channel.read(HEADER.size - len(start), deadline), deadline)
+            answer = self._channel.parse(header, deadline)
             self._check(answer, asked)
             if answer.flags & message.FLAGS_EXCEPTION:
                 failure = self._serializer.error(answer.payload(self._serializer.number))
@@ -331,27 +360,6 @@ class Connection:
             return False
         module, *names = asked.dotted.split(".")
         return self.call("evaluate", _FOUND.format(names=names, module=module)) is False
-
-    @contextlib.contextmanager
-    def _closed_by_failure(self, asked: _Asked) -> Iterator[None]:
-        """Close the connection if the call fails, also by KeyboardInterrupt.
-
-        Otherwise its answer could still come and be taken for the answer to the next call.
-        """
-        sound = False
-        try:
-            yield
-            sound = True
-        except TimeUp:
-            raise CallTimeout(self.location, asked.what, asked.seconds) from None
-        except Reset as error:
-            why = "the call was aborted" if self._state == "aborted" else str(error)
-            raise ConnectionLost(self.location, why) from error.__cause__
-        except UnsafeAnswer as error:
-            raise UnsafeAnswer(self.location, error.detail) from None
-        finally:
-            if not sound:
-                self.close()
 
     def _check(self, answer: Answer, asked: _Asked) -> None:
         """Refuse an answer that is not the result of this call, or that is not signed with our key."""

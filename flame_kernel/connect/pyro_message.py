@@ -30,6 +30,8 @@ MAX_INFLATED = 64 * 1024 * 1024  # bytes of a compressed answer after decompress
 HEADER = struct.Struct(message.Message.header_format)
 _ANNOTATION = struct.Struct("!4sH")
 _FIRST_PIECE = 64 * 1024  # bytes allocated at first; later, as many again as have been received
+_AHEAD = 4096  # bytes received at once, most of all answers
+_CLOSED, _CLOSED_EARLY = "the server closed it", "the server closed it in the middle of an answer"
 _EXACT = 0.05  # seconds by which a deadline may be missed
 
 
@@ -83,6 +85,7 @@ class Channel:
         self.seq = secrets.randbelow(0x10000)
         self.bytes_sent = 0
         self.bytes_received = 0
+        self._kept = bytearray()  # received already, and not read yet
         self._timeout = -1.0  # of the socket, in seconds
 
     def send(self, kind: int, data: bytes, mark: bytes, deadline: float) -> None:
@@ -125,10 +128,42 @@ class Channel:
             answer.data = self.read(size, deadline)
         return answer
 
+    def header(self, greeting: bytes | None, deadline: float) -> bytearray | None:
+        """Read the header of the next message, or None if a greeting comes in its place, and nothing behind that.
+        Otherwise what comes with the header is kept for the next read."""
+        if greeting is not None:
+            start = self.read(len(greeting), deadline)
+            return None if start == greeting else start + self.read(HEADER.size - len(start), deadline)
+        while len(self._kept) < HEADER.size:
+            self._set_timeout(deadline)
+            try:
+                more = self.socket.recv(_AHEAD)
+            except OSError as error:
+                self._fail(error)
+            if not more:
+                raise Reset(_CLOSED_EARLY if self._kept else _CLOSED)
+            self._kept += more
+            self.bytes_received += len(more)
+        return self._from_kept(HEADER.size)
+
+    def _from_kept(self, most: int) -> bytearray:
+        data = self._kept[:most]
+        del self._kept[:most]
+        return data
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something was received that is not read yet, which nobody sees by waiting for the socket."""
+        return bool(self._kept) or (isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0)
+
     def read(self, size: int, deadline: float) -> bytearray:
         """Read ``size`` bytes; memory is allocated as they come, not for what the header claims."""
-        data = bytearray(min(size, _FIRST_PIECE))
-        have = 0
+        if self._kept:
+            data = self._from_kept(size)
+            have = len(data)
+            data.extend(bytes(min(size - have, _FIRST_PIECE)))
+        else:
+            data, have = bytearray(min(size, _FIRST_PIECE)), 0
         while have < size:
             if have == len(data):
                 data.extend(bytes(min(have, size - have)))
@@ -139,7 +174,7 @@ class Channel:
                 except OSError as error:
                     self._fail(error)
             if not count:
-                raise Reset("the server closed it" if not have else "the server closed it in the middle of an answer")
+                raise Reset(_CLOSED_EARLY if have else _CLOSED)
             have += count
             self.bytes_received += count
         return data

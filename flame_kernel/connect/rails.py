@@ -1,4 +1,4 @@
-"""Rails: what a user has asked to be held back from on a target. They guard against slips, and are no wall.
+"""Rails: what a user does not want to do by mistake on a target. They guard against slips, not against bad intent.
 
 In ``targets.toml``::
 
@@ -31,7 +31,7 @@ _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 @dataclass(frozen=True)
 class Rails:
-    """Those of one target."""
+    """The rails of one target."""
 
     confirm: bool = False
     max_hosts: int | None = None
@@ -51,8 +51,8 @@ class Rails:
 
 
 def check_rails(table: Any, whose: str, folder: Path) -> dict[str, Any]:
-    """The table as it stands in ``targets.toml``, its path complete, as it is relative to ``folder``. Raises
-    TargetError."""
+    """Check the table of ``targets.toml``, and return it with the path of ``log`` made absolute: in the file it is
+    relative to ``folder``. Raises TargetError."""
     if not isinstance(table, Mapping):
         raise TargetError(f"rails of {whose} is not a table; write [targets.NAME.rails]")
     for key, value in table.items():

@@ -48,7 +48,7 @@ class Content:
     def _control(self, answer: Message) -> None:
         if "error" in answer:
             text, code = error_in(answer)
-            raise TransferError(f"cannot read {self._shown} at {self._location}: {text}", code)
+            raise TransferError(f"cannot read {self._shown} at {self._location}: {text}", code, self._location)
         if answer.get("more"):
             self._size = description(dict(answer, kind="file"), self._location)["size"]
             if self._size > MAX_CONTENT:

@@ -66,7 +66,8 @@ def find(far: FarFiles, sources: list[str], cwd: str | None) -> list[tuple[str, 
         own = plain_name(source)
         named = [one for one in entries if isinstance(one, dict) and one.get("kind") in ("file", "folder", "other")]
         if not named:
-            raise TransferError(f"'{trees.shown(source)}' not found on {far.location}; check the path")
+            words = f"'{trees.shown(source)}' not found on {far.location}; check the path"
+            raise TransferError(words, location=far.location)
         # If a pattern is itself the name of a file, with its brackets, it means that file.
         is_pattern = any(c in source for c in "*?[") and [one.get("name") for one in named] != [own]
         if len(named) > 1 and not is_pattern:
@@ -87,7 +88,8 @@ def _found(raw: dict[str, Any], location: str) -> tuple[str, str, Message]:
         raise UnsafeAnswer(location, "a file without a name")
     what["real"] = str(raw.get("real", path))
     if what["kind"] == "other":
-        raise TransferError(f"{trees.shown(path[:500])} at {location} is neither a file nor a folder")
+        words = f"{trees.shown(path[:500])} at {location} is neither a file nor a folder"
+        raise TransferError(words, location=location)
     return path, name, what
 
 

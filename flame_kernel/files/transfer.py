@@ -230,7 +230,8 @@ class Transfer:
             for answer in answers:
                 if "error" in answer:
                     text, code = error_in(answer)
-                    raise TransferError(f"cannot write {trees.shown(filename)} at {far.location}: {text}", code)
+                    words = f"cannot write {trees.shown(filename)} at {far.location}: {text}"
+                    raise TransferError(words, code, far.location)
 
         self._insist(send)
 

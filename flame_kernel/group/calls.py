@@ -12,9 +12,9 @@ from urllib.parse import quote
 from ..files import sync, transfer
 from ..remote.far_names import identifier
 from ..remote.remote import Remote
-from .cell import CellResults, run_cell
+from .cell import CellResults, begin_cell
 from .future import GroupFuture, Make
-from .member import Member
+from .member import Begun, Member
 from .output import HostOutput
 from .parts import parts
 from .results import Results
@@ -29,7 +29,9 @@ class Asked(Protocol):
     @property
     def members(self) -> tuple[Member, ...]: ...
 
-    def _begin(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture: ...
+    def _begin(
+        self, work: Callable[[Member, Remote], Any], make: Make = Results, quick: bool = False
+    ) -> GroupFuture: ...
 
 
 class Calls:
@@ -39,7 +41,7 @@ class Calls:
     def _group(self) -> Asked:
         raise NotImplementedError
 
-    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Any:
+    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results, quick: bool = False) -> Any:
         raise NotImplementedError
 
     def _once(self, work: Callable[[Member, Remote], Any]) -> Any:
@@ -159,20 +161,22 @@ class Calls:
         of text as it comes: host, stream, text.  ``program`` and ``count`` are as for ``Remote.cell``.
         """
         _check(values or ())
+        if not isinstance(code, str):
+            raise TypeError(f"expected text, not {type(code).__name__}")
         outputs = {
             label: HostOutput(label, None if on_text is None else partial(on_text, label))
             for label in self._group.labels
         }
 
-        def work(member: Member, remote: Remote) -> HostOutput:
+        def work(member: Member, remote: Remote) -> Begun:
             if values:
                 remote.push(values)
             for module in modules:
                 remote.sendmodule(module)
             more = {"silent": silent, "store_history": store_history, "program": program, "count": count}
-            return run_cell(remote, code, outputs[member.label], **more)  # type: ignore[arg-type]
+            return begin_cell(remote, code, outputs[member.label], **more)  # type: ignore[arg-type]
 
-        return self._do(work, partial(CellResults, outputs))
+        return self._do(work, partial(CellResults, outputs), quick=not values and not modules)
 
 
 class NoBlock(Calls):
@@ -185,8 +189,8 @@ class NoBlock(Calls):
     def _group(self) -> Asked:
         return self._asked
 
-    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture:
-        return self._group._begin(work, make)
+    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results, quick: bool = False) -> GroupFuture:
+        return self._group._begin(work, make, quick)
 
 
 def _check(names: Iterable[str]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Any
 
 from ..commands.source import Source
@@ -14,6 +15,7 @@ from ..remote.exceptions import raised_there
 from ..remote.remote import Remote
 from ..terminal import plain_text
 from . import folding
+from .member import Begun
 from .output import HostOutput
 from .results import WHOLE, Results, told_errors
 
@@ -40,7 +42,7 @@ class CellResults(Results):
 
     def told(self, *, diff: bool = True, mask: bool = False) -> str:
         """The text output and the errors of all hosts, equal ones only once; four errors with traceback."""
-        lines = [self.told_output(diff=diff, mask=mask), *told_errors(self.errors, len(self), WHOLE)]
+        lines = [self.told_output(diff=diff, mask=mask), *told_errors(self.errors, len(self), WHOLE, mask)]
         return "\n".join(line for line in lines if line)
 
     def __repr__(self) -> str:
@@ -51,7 +53,7 @@ class CellResults(Results):
         return None
 
 
-def run_cell(
+def begin_cell(
     remote: Remote,
     code: str,
     output: HostOutput,
@@ -60,29 +62,34 @@ def run_cell(
     store_history: bool = True,
     program: Mapping[str, Any] | None = None,
     count: int | None = None,
-) -> HostOutput:
-    """Run a cell, collect its output in ``output``, and return that; ``program`` is how it runs as a program, which
-    has an empty stdin. In the mode ``cell`` it is a cell that has an exit status. ``count`` is its number here.
+) -> Begun:
+    """Begin a cell and collect its output in ``output``, which is the value; ``program`` is how it runs as a program,
+    which has an empty stdin. In the mode ``cell`` it is a cell that has an exit status. ``count`` is its number here.
 
-    Raises what the cell raised, as RemoteError, and FlameError if its reply never comes.
+    Its value raises what the cell raised, as RemoteError, and FlameError if its reply never comes.
     """
     begun = time.monotonic()
     output.state = "running"
     about = {"allow_stdin": True, "silent": silent, "store_history": store_history, "count": count}
+    if program is None or program["mode"] == "cell":
+        future = remote.cell(_for_shell(remote, code), output.sink(remote), **about)  # type: ignore[arg-type]
+    else:
+        request_id = uuid.uuid4().hex
+        how = {"name": "", "arguments": [], **program, "stdin": True}
+        more = {"request_id": request_id, "program": how, **about}
+        future = remote.cell(code, output.sink(remote), **more)  # type: ignore[arg-type]
+        remote.session.request("stdin", buffers=[], of=request_id, end=True)
+    return Begun(future, partial(_ended, remote, future, output, program is not None, begun))
+
+
+def _ended(remote: Remote, future: Future[Any], output: HostOutput, is_program: bool, begun: float) -> HostOutput:
+    """Wait for the reply of a cell that began at ``begun``, and complete its output."""
     try:
-        if program is None or program["mode"] == "cell":
-            future = remote.cell(_for_shell(remote, code), output.sink(remote), **about)  # type: ignore[arg-type]
-        else:
-            request_id = uuid.uuid4().hex
-            how = {"name": "", "arguments": [], **program, "stdin": True}
-            more = {"request_id": request_id, "program": how, **about}
-            future = remote.cell(code, output.sink(remote), **more)  # type: ignore[arg-type]
-            remote.session.request("stdin", buffers=[], of=request_id, end=True)
         reply = future.result()
         output.pages(reply.get("payload"))
         if output.raised is None and reply.get("status") not in ("ok", None):
             output.raised = raised_there({**reply, "bases": [reply.get("ename")]}, {})
-        if program is not None:
+        if is_program:
             output.exited(reply.get("exit_status"))
         if output.raised is not None:
             raise output.raised

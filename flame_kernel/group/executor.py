@@ -12,15 +12,18 @@ have run, so it is not repeated unless ``retries`` allows that; its future gets 
 from __future__ import annotations
 
 import collections
+import itertools
+import operator
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future
 from functools import partial
 from typing import Any, TypeVar
 
 from ..errors import TargetError
 from ..remote.remote import Remote
+from ..session.user import catch_interrupts, without_our_frames
 from .member import AGAIN, Job, Member
 from .results import is_lost
 
@@ -79,11 +82,16 @@ class GroupExecutor(Executor):
     def give(self, work: Callable[[Remote], T]) -> Future[T]:
         """Call ``work`` in this process with the `Remote` of the next free member."""
         task = Task(work, self._retries + 1)
-        with self._lock:
-            if self._is_shut:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            self._waiting.append(task)
-        self._share()
+        pressed = threading.Event()
+        with catch_interrupts(pressed.set):  # else a call would have begun that nobody knows of
+            with self._lock:
+                if self._is_shut:
+                    raise RuntimeError("cannot schedule new futures after shutdown")
+                self._waiting.append(task)
+            self._share()
+        if pressed.is_set():
+            self._interrupt({task.future})
+            raise KeyboardInterrupt
         return task.future
 
     def map(
@@ -95,13 +103,48 @@ class GroupExecutor(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """Call ``fn`` for each item and yield the results in order; ``chunksize`` items go to a member at a time."""
+        """Call ``fn`` for each item and yield the results in order; ``chunksize`` items go to a member at a time.
+
+        With ``buffersize`` no more chunks are under way than that before a result is taken, and of the iterables no
+        more is read; they may have no end.
+        """
+        chunksize = operator.index(chunksize)
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
-        rows = list(zip(*iterables, strict=False))
-        chunks = [rows[at : at + chunksize] for at in range(0, len(rows), chunksize)]
-        futures = collections.deque(self.give(partial(each_of, fn, chunk)) for chunk in chunks)
-        return _in_order(futures, None if timeout is None else time.monotonic() + timeout)
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        rows = zip(*iterables, strict=False)
+        chunks = iter(lambda: list(itertools.islice(rows, chunksize)), [])
+        futures = (self.give(partial(each_of, fn, chunk)) for chunk in chunks)
+        begun: collections.deque[Future[list[T]]] = collections.deque()
+        try:
+            begun.extend(itertools.islice(futures, buffersize))
+        except KeyboardInterrupt as stopped:  # also while the iterables are read
+            self._interrupt(set(begun))
+            raise without_our_frames(stopped) from None
+        return self._in_order(begun, futures, None if timeout is None else time.monotonic() + timeout)
+
+    def _in_order(
+        self, begun: collections.deque[Future[list[T]]], more: Iterator[Future[list[T]]], end: float | None
+    ) -> Iterator[T]:
+        """Yield the items of the futures' lists in order; for each that is taken, one more call is begun.
+
+        If the caller stops early, the calls that wait are cancelled; after Ctrl-C those that run are interrupted, too.
+        """
+        present = None
+        try:
+            while begun:
+                begun.extend(itertools.islice(more, 1))
+                present = begun.popleft()
+                yield from present.result(None if end is None else max(0.0, end - time.monotonic()))
+        except KeyboardInterrupt as stopped:
+            self._interrupt({present, *begun})
+            raise without_our_frames(stopped) from None
+        finally:
+            for future in begun:
+                future.cancel()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more calls; ``cancel_futures`` also cancels the calls that wait. The sessions stay open."""
@@ -115,9 +158,16 @@ class GroupExecutor(Executor):
 
     def interrupt(self) -> None:
         """Interrupt running calls, as Ctrl-C would, and cancel waiting ones."""
+        self._interrupt(None)
+
+    def _interrupt(self, futures: Collection[Future[Any] | None] | None) -> None:
+        """The same for the calls of these futures; None means all."""
         with self._lock:
-            waiting, self._waiting = list(self._waiting), collections.deque()
-            jobs = list(self._jobs.items())
+            every = [*self._waiting, *self._running.values()]
+            meant = {task for task in every if futures is None or task.future in futures}
+            waiting = [task for task in self._waiting if task in meant]
+            self._waiting = collections.deque(task for task in self._waiting if task not in meant)
+            jobs = [(member, job) for member, job in self._jobs.items() if self._running.get(member) in meant]
         for task in waiting:
             _cancel(task)
         for member, job in jobs:
@@ -207,7 +257,11 @@ def each_of(fn: Callable[..., T], rows: Sequence[tuple[Any, ...]], remote: Remot
         return [remote.run(fn, *rows[0])]
 
     def each(rows: Sequence[tuple[Any, ...]]) -> list[T]:
-        return [fn(*row) for row in rows]
+        __tracebackhide__ = True
+        found = []
+        for row in rows:  # a comprehension has a frame of its own
+            found.append(fn(*row))
+        return found
 
     each.__module__ = "__main__"  # so it is sent by source: the far side does not have this module
     each.__annotations__ = {}
@@ -221,19 +275,13 @@ def each_call(calls: Sequence[Call], remote: Remote) -> list[Any]:
     numbers = {id(fn): number for number, fn in enumerate(functions)}
 
     def each(calls: Sequence[tuple[int, Sequence[Any], Mapping[str, Any]]]) -> list[Any]:
-        return [functions[number](*args, **kwargs) for number, args, kwargs in calls]
+        __tracebackhide__ = True
+        found = []
+        for number, args, kwargs in calls:  # a comprehension has a frame of its own
+            found.append(functions[number](*args, **kwargs))
+        return found
 
     each.__module__ = "__main__"  # so it is sent by source: the far side does not have this module
     each.__annotations__ = {}
     found: list[Any] = remote.run(each, [(numbers[id(fn)], args, kwargs) for fn, args, kwargs in calls])
     return found
-
-
-def _in_order(futures: collections.deque[Future[list[T]]], end: float | None) -> Iterator[T]:
-    """Yield the items of the futures' lists in order; cancel the other futures if the caller stops early."""
-    try:
-        while futures:
-            yield from futures.popleft().result(None if end is None else max(0.0, end - time.monotonic()))
-    finally:
-        for future in futures:
-            future.cancel()

@@ -80,6 +80,8 @@ class Following:
                     live.renew()
                 if time.monotonic() > deadline:
                     deadline = float("inf")
+                    late = folding.names(future.pending)
+                    say(self._screen, f"[did not end within {wanted.seconds:g} s, so interrupted: {late}]", "stderr")
                     future.interrupt()
         lines.end()
         live.end()
@@ -108,7 +110,7 @@ class Following:
             raise FlameError("no longer waiting; it keeps running there: %flame result")
         tell(self._screen, results, dataclasses.replace(wanted, raise_error=True))
         failed = {host: error for host, error in results.failed.items() if not _is_stop(error)}
-        say(self._screen, "\n".join(told_errors(failed, len(results), WHOLE)), "stderr")
+        say(self._screen, "\n".join(told_errors(failed, len(results), WHOLE, wanted.mask)), "stderr")
         raise KeyboardInterrupt
 
 

@@ -24,6 +24,7 @@ from typing import Any, cast, overload
 
 from ..errors import FlameError, GroupError, NotAnswered, NotSent, TargetError
 from ..remote.remote import Remote
+from ..session.user import catch_interrupts, without_our_frames
 from ..terminal import plain_text
 from . import folding
 from .calls import Calls, NoBlock
@@ -130,10 +131,16 @@ class Group(Calls, Sequence[Remote]):
         return Group([known[label] for label in wanted], self._owner or self)
 
     def _remote(self, member: Member) -> Remote:
-        """The member's `Remote`. The member connects on its own thread, after the jobs that it already has."""
+        """The member's `Remote`. The member connects on its own thread, after the jobs that it already has.
+
+        Raises what kept it from that, such as CannotConnect.
+        """
         future = Group([member], self._owner or self)._begin(lambda member, remote: remote)
         member.is_handed_out = True
-        return cast(Remote, self.wait_for(future)[member.label])
+        try:
+            return cast(Remote, self.wait_for(future)[member.label])
+        except GroupError as error:
+            raise error.errors[member.label] from None
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
@@ -170,25 +177,15 @@ class Group(Calls, Sequence[Remote]):
 
         ``chunksize`` items are sent to a member at a time; None means a quarter of each member's share.
         """
-        executor = self.executor()
-        try:
-            return list(self._shared_out(executor, function, iterables, chunksize))
-        except KeyboardInterrupt:
-            executor.interrupt()
-            raise
+        return list(self.imap(function, *iterables, chunksize=chunksize))
 
     def imap(
         self, function: Callable[..., Any], /, *iterables: Iterable[Any], chunksize: int | None = None
     ) -> Iterator[Any]:
         """As ``map``, but an iterator that yields the results in order, each as soon as possible."""
-        return self._shared_out(self.executor(), function, iterables, chunksize)
-
-    def _shared_out(
-        self, executor: GroupExecutor, function: Callable[..., Any], iterables: Any, chunksize: int | None
-    ) -> Iterator[Any]:
         rows = list(zip(*iterables, strict=False))
-        size = chunksize or max(1, len(rows) // (4 * len(self)))
-        return executor.map(function, *zip(*rows, strict=True), chunksize=size) if rows else iter(())
+        size = max(1, len(rows) // (4 * len(self))) if chunksize is None else chunksize
+        return self.executor().map(function, *zip(*rows, strict=True), chunksize=size) if rows else iter(())
 
     @contextlib.contextmanager
     def sync_imports(self) -> Iterator[None]:
@@ -218,10 +215,11 @@ class Group(Calls, Sequence[Remote]):
         finally:
             builtins.__import__ = before
 
-    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Results:
-        return self.wait_for(self._begin(work, make))
+    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results, quick: bool = False) -> Results:
+        return self.wait_for(self._begin(work, make, quick))
 
-    def _begin(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture:
+    def _begin(self, work: Callable[[Member, Remote], Any], make: Make = Results, quick: bool = False) -> GroupFuture:
+        """Begin ``work`` on all members; ``quick`` is as for ``Member.submit``."""
         jobs: dict[str, Job] = {}
         known = {member.label: member for member in self._members}
 
@@ -237,11 +235,17 @@ class Group(Calls, Sequence[Remote]):
             else:
                 future.failed(member.label, error)
 
-        for member in self._members:
-            jobs[member.label] = member.submit(partial(_worked, member, work, future), partial(done, member))
-        if not future.done():
-            watch = threading.Thread(target=self._watch, args=(future, jobs), name="flame-group", daemon=True)
-            watch.start()
+        pressed = threading.Event()
+        with catch_interrupts(pressed.set):  # else some would have begun that nobody knows of
+            for member in self._members:
+                there = partial(work, member) if quick else partial(_worked, member, work, future)
+                jobs[member.label] = member.submit(there, partial(done, member), quick)
+            if not future.done():
+                watch = threading.Thread(target=self._watch, args=(future, jobs), name="flame-group", daemon=True)
+                watch.start()
+        if pressed.is_set():
+            future.interrupt()
+            raise without_our_frames(KeyboardInterrupt())
         return future
 
     def _watch(self, future: GroupFuture, jobs: Mapping[str, Job]) -> None:
@@ -271,7 +275,7 @@ class Group(Calls, Sequence[Remote]):
         """
         try:
             future.wait()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
             future.interrupt()
             with contextlib.suppress(KeyboardInterrupt):  # pressed again: leave at once
                 future.wait(_STOP)
@@ -279,7 +283,7 @@ class Group(Calls, Sequence[Remote]):
             left = future.pending
             if left:
                 print(f"[not stopped yet: {folding.names(left)}]", file=sys.stderr)
-            raise
+            raise without_our_frames(stopped) from None
         results = future.results
         if tell:
             tell_text(results)

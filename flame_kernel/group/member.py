@@ -9,7 +9,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
 from ..connect.selection import Chosen
 from ..connect.target import Target, load_target
@@ -45,8 +46,19 @@ def _stops(remote: Remote) -> bool:
         return True
 
 
+class Begun(NamedTuple):
+    """Work that is under way there, for which no thread has to wait: when ``future`` is done, ``value()`` returns its
+    value or raises its error."""
+
+    future: Future[Any]
+    value: Callable[[], Any]
+
+
 class Job:
-    """Something for a member to do: ``work`` with its `Remote`; ``done`` gets the value or the error."""
+    """Something for a member to do: ``work`` with its `Remote`; ``done`` gets the value or the error.
+
+    ``work`` may return a `Begun`; the value is then that of ``Begun.value()``.
+    """
 
     __slots__ = ("done", "has_begun", "is_stopped", "work")
 
@@ -144,20 +156,64 @@ class Member:
         """The `Remote`; None if it is not connected yet."""
         return self._remote
 
-    def submit(self, work: Work, done: Done) -> Job:
-        """Add a job behind all earlier ones. ``done`` is called on the member's thread."""
+    def submit(self, work: Work, done: Done, quick: bool = False) -> Job:
+        """Add a job behind all earlier ones. ``done`` is called on the member's thread.
+
+        ``quick``: the work waits for nothing and returns a `Begun`. Where the member is connected and idle it is then
+        done here and now, and ``done`` is called on the thread that has its answer.
+        """
         job = Job(work, done)
         with self._lock:
-            if not self._closed and os.getpid() == self._pid:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name=f"flame-member-{self.label}", daemon=True)
-                    self._thread.start()
+            is_open = not self._closed and os.getpid() == self._pid
+            remote = self._idle_remote() if quick and is_open else None
+            if remote is not None:
+                self._present = job
+            elif is_open:
                 self._jobs.put(job)
-                return job
-        words = "is closed" if self._closed else f"belongs to process {self._pid}"
-        self.unreached = FlameError(f"the group of {self.label} {words}; make another one")
-        job.done(None, self.unreached)
+                self._start()
+        if remote is not None:
+            self._begin_here(job, remote)
+        elif not is_open:
+            words = "is closed" if self._closed else f"belongs to process {self._pid}"
+            self.unreached = FlameError(f"the group of {self.label} {words}; make another one")
+            job.done(None, self.unreached)
         return job
+
+    def _start(self) -> None:
+        """Start the thread, unless there is one or a job goes on without it; called with the lock."""
+        if self._thread is None and self._present is None:
+            self._thread = threading.Thread(target=self._run, name=f"flame-member-{self.label}", daemon=True)
+            self._thread.start()
+
+    def _idle_remote(self) -> Remote | None:
+        """The `Remote`, if it is connected and nothing else is to do there; called with the lock."""
+        remote = self._remote
+        if remote is None or self._thread is not None or self._present is not None or not self._jobs.empty():
+            return None
+        session = remote.session
+        is_well = session.gone is None and session.trouble is None and session.ready.done()
+        return remote if is_well else None
+
+    def _begin_here(self, job: Job, remote: Remote) -> None:
+        self.unreached = None
+        job.has_begun = True
+        try:
+            begun = job.work(remote)
+        except Exception as error:  # goes to the caller who waits
+            self._over(job, None, error)
+        except BaseException as error:  # Ctrl-C here, just now
+            self._over(job, None, FlameError(f"{type(error).__name__} before {self.label} was asked"))
+            raise
+        else:
+            begun.future.add_done_callback(lambda done: self._over(job, *self._outcome(begun.value)))
+
+    def _over(self, job: Job, value: Any, error: Exception | None) -> None:
+        """A job that had no thread is over."""
+        with self._lock:
+            self._present = None
+            if not self._jobs.empty():
+                self._start()
+        job.done(value, error)
 
     def stop(self, job: Job) -> bool:
         """Stop a job: a waiting one is not started, a running one is interrupted. Returns whether it had started."""
@@ -257,18 +313,24 @@ class Member:
             return None
 
     def _do(self, job: Job) -> None:
-        value, error = None, None
         self._present = job
-        try:
-            self._check(job)
-            remote = self._reached()
-            job.has_begun = True
-            self._check(job)
-            value = job.work(remote)
-        except Exception as raised:  # goes to the caller who waits
-            error = raised
-        except BaseException as raised:  # KeyboardInterrupt of the far side, SystemExit: they must not end this thread
-            error = FlameError(f"{type(raised).__name__} at {self.label}")
-        finally:
-            self._present = None
+        value, error = self._outcome(lambda: self._done_there(job))
+        self._present = None
         job.done(value, error)
+
+    def _done_there(self, job: Job) -> Any:
+        self._check(job)
+        remote = self._reached()
+        job.has_begun = True
+        self._check(job)
+        value = job.work(remote)
+        return value.value() if isinstance(value, Begun) else value
+
+    def _outcome(self, work: Callable[[], Any]) -> tuple[Any, Exception | None]:
+        """What ``work`` returns, or its error."""
+        try:
+            return work(), None
+        except Exception as raised:  # goes to the caller who waits
+            return None, raised
+        except BaseException as raised:  # KeyboardInterrupt of the far side, SystemExit: they must not end this thread
+            return None, FlameError(f"{type(raised).__name__} at {self.label}")

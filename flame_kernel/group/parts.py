@@ -17,7 +17,10 @@ def parts(values: Any, hosts: Sequence[str]) -> list[Any]:
 
     Raises FlameError if there are fewer items than hosts.
     """
-    if isinstance(values, Mapping) or not all(hasattr(values, name) for name in ("__len__", "__getitem__")):
+    has_parts = (
+        all(hasattr(values, name) for name in ("__len__", "__getitem__")) and getattr(values, "shape", None) != ()
+    )
+    if isinstance(values, Mapping) or not has_parts:
         raise FlameError(f"{type(values).__name__} has no parts to divide among hosts; make a list of it")
     count = len(values)
     if count < len(hosts):

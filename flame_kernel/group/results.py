@@ -126,7 +126,7 @@ class Results(Mapping[str, Any]):
         rows = []
         for value, hosts in self.fold():
             rows.append((folding.names(hosts), len(hosts), html.escape(plain_text(_short(value))), ""))
-        for error, hosts in _folded(self.errors):
+        for error, hosts, _ in _folded(self.errors, False):
             rows.append((folding.names(hosts), len(hosts), html.escape(plain_text(error)), _ERROR))
         cells = "".join(
             f"<tr><td style='text-align: left'>{html.escape(plain_text(named))}</td><td>{count}</td>"
@@ -160,38 +160,42 @@ def in_a_line(error: BaseException) -> str:
     return name + (f": {words}" if words else "")
 
 
-def told_errors(errors: Mapping[str, BaseException], total: int, whole: int = 0) -> list[str]:
-    """The errors as text: equal ones once, with their hosts; the first ``whole`` with traceback."""
+def told_errors(errors: Mapping[str, BaseException], total: int, whole: int = 0, mask: bool = False) -> list[str]:
+    """The errors as text: equal ones once, with their hosts; the first ``whole`` with traceback. With ``mask`` those
+    that differ only in numbers and addresses count as equal."""
     lines = []
-    for number, (words, hosts) in enumerate(_folded(errors)):
+    for number, (words, hosts, alike) in enumerate(_folded(errors, mask)):
         error = errors[hosts[0]]
         what = "not reachable" if is_unreachable(error) else "failed"
         count = hosts[0] if len(hosts) == 1 else f"{len(hosts)} of {total} hosts: {folding.names(hosts)}"
-        headed = f"── {what}: {count} "
+        headed = f"── {what}: {count} {'(numbers differ) ' if alike else ''}"
         lines.append(headed + "─" * max(2, 79 - len(headed)))
         traceback = getattr(error, "traceback", "") if number < whole else ""
         lines.append(plain_text(str(traceback).rstrip("\n")) if traceback else plain_text(words))
     return lines
 
 
-def _folded(errors: Mapping[str, BaseException]) -> list[tuple[str, tuple[str, ...]]]:
-    """Each different error text with its hosts; the host's own location and name are ignored in comparing, and of
-    sessions that died all numbers: pids, and how much memory there was."""
+def _folded(errors: Mapping[str, BaseException], mask: bool) -> list[tuple[str, tuple[str, ...], bool]]:
+    """Each different error text with its hosts, and whether those of others differ in what is masked; the host's own
+    location and name are ignored in comparing, and of sessions that died all numbers: pids, and how much memory there
+    was."""
     said, keys = {}, {}
     for host, error in errors.items():
         said[host] = _of_any(host, error)
         keys[host] = folding.masked(said[host]) if _is_end(error) else said[host]
     found = []
-    for block in folding.fold(keys):
+    for block in folding.fold(keys, mask):
         first = block.hosts[0]
-        found.append((in_a_line(errors[first]) if len(block.hosts) == 1 else said[first], block.hosts))
+        words = in_a_line(errors[first]) if len(block.hosts) == 1 else said[first]
+        found.append((words, block.hosts, block.alike))
     return found
 
 
 def _of_any(host: str, error: BaseException) -> str:
     """An error in one line without what differs between hosts: the host's location, and its name in our sentences."""
     words, location = _OUR_FILES.sub(" (line ", in_a_line(error)), getattr(error, "location", None)
-    words = words.replace(str(location), "it") if location else words
+    if location:
+        words = re.sub(rf" (?:at|on) {re.escape(str(location))}", " there", words).replace(str(location), "it")
     if isinstance(error, FlameError) and not isinstance(error, RemoteError):
         words = re.sub(rf"(?<![\w.-]){re.escape(host)}(?!\.?[\w-])", "it", words)
     return words

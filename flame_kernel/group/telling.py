@@ -109,7 +109,7 @@ def tell(screen: Screen, results: CellResults, wanted: CellOptions) -> None:
     else:
         _one_by_one(screen, results, wanted)
     if results.errors and not (wanted.raise_error and results.has_failed):
-        say(screen, "\n".join(errors(results)), "stderr")
+        say(screen, "\n".join(errors(results, wanted.mask)), "stderr")
 
 
 def runs_on(hosts: Sequence[str]) -> str:
@@ -117,16 +117,16 @@ def runs_on(hosts: Sequence[str]) -> str:
     return f"runs on {hosts[0]}" if len(hosts) == 1 else f"runs on {len(hosts)} hosts: {folding.names(hosts, None)}"
 
 
-def failure(results: CellResults) -> Exception:
+def failure(results: CellResults, mask: bool) -> Exception:
     """What a cell on a group raises if it failed: the error of a single host is its own."""
     if len(results) == 1:
         return next(iter(results.errors.values()))
-    return GroupError(len(results), results.errors, results, errors(results))
+    return GroupError(len(results), results.errors, results, errors(results, mask))
 
 
-def errors(results: Any) -> list[str]:
-    """The errors of all hosts as lines of text."""
-    return told_errors(results.errors, len(results), WHOLE)
+def errors(results: Any, mask: bool) -> list[str]:
+    """The errors of all hosts as lines of text; with ``mask`` those that differ only in numbers are told once."""
+    return told_errors(results.errors, len(results), WHOLE, mask)
 
 
 def say(screen: Screen, text: str, name: str = "stdout") -> None:

@@ -168,7 +168,9 @@ class Hot:
         except FlameError:  # there are too many files now; the earlier list stays
             return
         before, self._listed = self._listed, now
-        fields = {} if _as_sent(now) == _as_sent(before) else _as_sent(now)
+        fields = _as_sent(now)
+        if fields == _as_sent(before):
+            fields = {}
         stale = [path for path, file in now.data.items() if path in before.data and before.data[path] != file]
         edited = [
             name

@@ -298,7 +298,7 @@ class Groups:
         if line["pull"] and results.ok:
             await self._pull(chosen.some(results.ok), line["pull"])
         if results.has_failed and wanted.raise_error:
-            return screen.failed(results)
+            return screen.failed(results, wanted.mask)
         return {"status": "ok"}
 
     async def _hold(self, cell: Asked, chosen: Group, code: str, how: How) -> None:
@@ -352,9 +352,9 @@ class Output:
         if not self._silent:
             self._publisher.message(self._request_id, kind, content)
 
-    def failed(self, results: CellResults) -> dict[str, Any]:
+    def failed(self, results: CellResults, mask: bool) -> dict[str, Any]:
         """Show who has failed; the reply."""
-        error = failure(results)
+        error = failure(results, mask)
         if isinstance(error, RemoteError):
             lines = getattr(error, "lines", None) or [f"{error.ename}: {error.evalue}"]
             return self.error(error.ename, error.evalue, lines)

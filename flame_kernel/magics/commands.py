@@ -170,15 +170,16 @@ class Commands:
     def _disconnect(self, line: Line) -> None:
         groups = self._cells.groups
         name = line["name"] or groups.current
+        gone = []
         for words in dict.fromkeys([*dict(groups.items()), *([groups.current] if groups.current else [])]):
             if line["all"] or name == words:
                 groups.disconnect(words, line["keep"])
-                print(f"{words}: disconnected")
-                if not line["all"]:
-                    return
-        for one in self._connections.names if line["all"] else [name]:
-            gone = self._connections.disconnect(one, line["keep"])
-            print(f"{gone}: disconnected")
+                gone.append(words)
+        if line["all"] or not gone:
+            for one in self._connections.names if line["all"] else [name]:
+                gone.append(self._connections.disconnect(one, line["keep"]))
+        for one in dict.fromkeys(gone):
+            print(f"{one}: disconnected")
 
     def _sessions(self, line: Line) -> None:
         with self._server(line["target"]) as remote:
@@ -265,7 +266,7 @@ class Commands:
 
     def _try(self, line: Line) -> None:
         if not line["code"].strip():
-            raise FlameError("write the code behind %flame try; a whole cell is tried by %%flame --try")
+            raise FlameError("nothing to try; write code behind %flame try, or a whole cell below %%flame --try")
         name, remote = self._connections.pick(line["target"])
         self._cells.follow(name, remote, line["code"], tried=trial(line["timeout"]))
 
@@ -302,7 +303,10 @@ class Commands:
         for part in name.split("."):
             identifier(part, kind)
         here = identifier(alias[1] if alias else name.rpartition(".")[2])
-        self._shell.user_ns[here] = getattr(self._remote(line), kind)(name)
+        remote = self._remote(line)
+        if kind == "builtin" and not remote.evaluate(f"hasattr(__import__('builtins'), {name!r})"):
+            raise FlameError(f"there is no built-in function {name} at {remote.name}; Tab knows their names")
+        self._shell.user_ns[here] = getattr(remote, kind)(name)
 
     def _push(self, line: Line) -> None:
         remote = self._remote(line)
@@ -417,10 +421,9 @@ class Commands:
     def _sendmodule(self, line: Line) -> None:
         remote = self._remote(line)
         found = self._shell.user_ns.get(line["module"])
-        if isinstance(found, ModuleType):
-            remote.sendmodule(found)
-        else:
-            send_named(remote.session, line["module"])
+        is_module = isinstance(found, ModuleType)
+        sent = remote.sendmodule(found) if is_module else send_named(remote.session, line["module"])
+        print(plain_text(str(sent)))
 
     def _hot(self, line: Line) -> None:
         print(plain_text(hot(self._remote(line).session, line.values)))

@@ -184,7 +184,7 @@ class Groups:
         results = following.wait()
         self._pull(chosen, future, pulled)
         if results.has_failed and how.raise_error:
-            raise failure(results)
+            raise failure(results, how.mask)
         return None
 
     def run_here(self, code: str) -> None:

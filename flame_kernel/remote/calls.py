@@ -16,7 +16,6 @@ import queue
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -28,7 +27,7 @@ from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.screen import allowed
 from ..session.session import Session
-from ..session.user import ask_line, next_of
+from ..session.user import ask_line, next_of, without_our_frames
 from ..terminal import one_line
 from .bulk import Bulk
 from .callbacks import Handed
@@ -235,6 +234,9 @@ class Calls:
         return [*parts, *(part for one in things for part in one)], {"things": [len(parts), *map(len, things)]}
 
     def _encode(self, value: Any, shipment: Shipment) -> list[Any]:
+        chain = values.encode_chain(value)
+        if chain is not None:
+            return list(chain)
         try:
             return list(values.encode(value, shipment.reference, shipment.pickles))
         except scalars.NotPlain as error:
@@ -250,11 +252,11 @@ class Calls:
         begun: Callable[[Callable[[], object]], None] | None,
     ) -> Reply:
         """Send a request, and handle its events until its reply comes."""
-        request_id = uuid.uuid4().hex
+        request_id = os.urandom(16).hex()
         told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self.route(request_id, told.put)
         deadline = None if timeout is None else time.monotonic() + timeout
-        stopped: BaseException | None = None
+        stopped: KeyboardInterrupt | None = None
         try:
             future: Future[Reply] | None = None
             while True:
@@ -288,7 +290,7 @@ class Calls:
             if late is not None:
                 self.default(late)
         if stopped is not None:
-            raise stopped.with_traceback(None)
+            raise without_our_frames(stopped.with_traceback(None))
         return future.result()
 
     def _called_back(self, event: Event, handed: Handed | None) -> None:

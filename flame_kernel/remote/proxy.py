@@ -41,7 +41,7 @@ _PRIVATE = ("_repr_", "_ipython_", "_flame_", "__")
 _LOOK = 5.0
 # The most names of an object that are offered, and characters of a docstring that are shown.
 _NAMES_MOST, _DOC_MOST = 20_000, 100_000
-_ITEMS_MOST = 512
+_ITEMS_MOST, _GROWTH = 1024, 16
 # Most items in a container's first batch. An iterator's first batch has one, because later items may take long.
 _ITEMS_FIRST = 256
 
@@ -419,7 +419,7 @@ class RemoteIterator:
         if "iterator" in reply:
             self._keep = stand_in(self._calls, reply["iterator"])
             self._root, self._steps = self._keep._flame_root, ()
-        self._count = 1 if reply["slow"] else min(2 * self._count, _ITEMS_MOST)
+        self._count = 1 if reply["slow"] else min(_GROWTH * self._count, _ITEMS_MOST)
 
 
 def _operation(name: str) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ cannot call or import anything (`unpickler.py`), and its result must be a tree o
 from __future__ import annotations
 
 import re
+import struct
 from typing import Any
 
 from ..errors import MAX_MESSAGE, MAX_TRACEBACK, RemoteError
@@ -29,15 +30,43 @@ AGENT_ANSWER = Budget(opcodes=10_000, nodes=10_000)
 PLAIN_ANSWER = Budget(opcodes=1_000_000, nodes=1_000_000)
 
 
+# A pickle of one bytes object: protocol and frame, a size, the bytes, and the end. See `pickletools`.
+_OPENING = struct.Struct("<BBBQ")
+_PROTO, _FRAME, _SHORT_BINBYTES, _BINBYTES = b"\x80\x95CB"
+_END = b"\x94."  # MEMOIZE, STOP
+_SHORTEST = _OPENING.size + 2 + len(_END)
+
+
 def read_value(data: bytes | bytearray | memoryview, budget: Budget = PLAIN_ANSWER) -> Any:
     """The value pickled in ``data``: plain built-ins, with a `Record` or a `Name` for anything else.
 
     A Python 2 ``str`` is read as bytes.  The value is a tree within ``budget``, so it is safe to compare, print and
     turn into JSON.  Raises only UnsafeAnswer.
     """
+    alone = _bytes_alone(data)
+    if alone is not None and len(alone) <= budget.text:
+        return alone
     value = Machine(data, budget).run()
     _walk(value, budget)
     return value
+
+
+def _bytes_alone(data: bytes | bytearray | memoryview) -> bytes | None:
+    """The value if it is one bytes object, as today's Pythons write it, which all answers of our agent are; None for
+    any other pickle, and one in any other form."""
+    if len(data) < _SHORTEST:
+        return None
+    (proto, protocol, frame, framed), size, at = _OPENING.unpack_from(data), 0, _OPENING.size
+    if proto != _PROTO or protocol not in (4, 5) or frame != _FRAME or framed != len(data) - at:
+        return None
+    if data[at] == _SHORT_BINBYTES:
+        size, at = data[at + 1], at + 2
+    elif data[at] == _BINBYTES:
+        size, at = int.from_bytes(data[at + 1 : at + 5], "little"), at + 5
+    else:
+        return None
+    view = memoryview(data)
+    return bytes(view[at : at + size]) if view[at + size :] == _END else None
 
 
 def read_exception(data: bytes | bytearray | memoryview, budget: Budget = PLAIN_ANSWER) -> RemoteError:

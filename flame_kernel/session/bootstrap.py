@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import RemoteError
+from ..errors import FlameError, RemoteError
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
@@ -88,6 +88,10 @@ def _files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield prefix + path.name[:-3], path.read_text(encoding="utf-8")
 
 
+def _all_files() -> Iterator[tuple[str, str]]:
+    return _files(resources.files("flame_kernel").joinpath("agent"))
+
+
 def _read() -> tuple[str, str, str]:
     """``(package name, loader text, bundle text)`` of this version's agent."""
     with _making:
@@ -96,7 +100,7 @@ def _read() -> tuple[str, str, str]:
 
 @functools.lru_cache(maxsize=1)
 def _made() -> tuple[str, str, str]:
-    sources = dict(_files(resources.files("flame_kernel").joinpath("agent")))
+    sources = dict(_all_files())
     loader = sources.pop("loader")
     files = in_order(sources)
     digest = hashlib.sha256(json.dumps([loader, files]).encode()).hexdigest()[:12]
@@ -126,8 +130,31 @@ def with_agent(call: Callable[[], T], execute: Callable[[str], object]) -> T:
     except RemoteError as e:
         if not is_missing(e):
             raise
-    execute(push_source())
+    try:
+        execute(push_source())
+    except RemoteError as e:
+        if e.ename in ("ImportError", "ModuleNotFoundError"):
+            _say_what_is_missing(execute)
+        raise
     return call()
+
+
+def _say_what_is_missing(execute: Callable[[str], object]) -> None:
+    """Raise FlameError with the names of the modules that the agent imports and a server lacks."""
+    texts = "\n".join(text for _, text in _all_files())
+    names = sorted({*re.findall(r"^(?:import|from) (\w+)", texts, re.MULTILINE), "base64", "zlib"})
+    look = (
+        "import sys\nfrom importlib.util import find_spec\n"  # Flame's execute has no result: an error brings it
+        f"raise ImportError(' '.join(n for n in {names!r} if n not in sys.modules and find_spec(n) is None))"
+    )
+    try:
+        execute(f"exec({look!r}, {{}})")
+    except RemoteError as e:
+        if e.ename == "ImportError" and e.evalue:
+            raise FlameError(
+                "the server's Python lacks modules of the standard library, as a frozen app does that imports only "
+                f"what it needs: import them in it (PyInstaller: --hidden-import NAME, for each): {e.evalue}"
+            ) from None
 
 
 def push_source() -> str:

@@ -3,7 +3,7 @@
 A session has three tasks: its calls, its events, and the watch over its link.  A task that waits (for a socket, for a
 time, or to be woken) uses no thread: one thread waits for all tasks together, and a few others do the turns that are
 due.  If all of these are held up, for example by servers that do not answer, more are started; they end when they have
-nothing to do.
+nothing to do.  The thread that did a turn waits itself for a moment: an answer that comes soon needs no second thread.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import heapq
 import itertools
 import os
+import select
 import selectors
 import socket
 import threading
@@ -26,6 +27,8 @@ KEPT = 2
 FEW, STALLED = 4, 0.01
 # Seconds after which a thread beyond KEPT ends, if there is nothing to do.
 LINGER = 0.2
+# Seconds for which a thread itself waits for the socket of the task whose turn it did; one thread at a time does so.
+STAY = 0.02
 # Seconds to wait for the threads when the last session has ended.
 END = 1.0
 
@@ -79,7 +82,6 @@ class IoThreads:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self._lock = threading.Lock()
-        self._news = threading.Condition(self._lock)
         self._due: collections.deque[Task] = collections.deque()
         self._times: list[tuple[float, int, Task, int]] = []
         self._most_times = 1000
@@ -92,7 +94,9 @@ class IoThreads:
         self._until = 0.0  # when the waiting thread looks again by itself
         self._stalled: float | None = None  # since when turns are due and nobody is free
         self._threads: list[threading.Thread] = []
-        self._count = self._idle = 0
+        self._count = 0
+        self._idle: list[threading.Lock] = []  # what the threads wait for that have nothing to do; the latest last
+        self._stays = False  # a thread waits for the socket of its last task
         self._users = 0
         self._is_over = False
         self._waiter = threading.Thread(target=self._wait, name="flame-io", daemon=True)
@@ -102,7 +106,7 @@ class IoThreads:
                 self._start(is_kept=True)
 
     def __repr__(self) -> str:
-        return f"<IoThreads {self._count}, {self._idle} idle, {len(self._due)} turns due, {self._users} users>"
+        return f"<IoThreads {self._count}, {len(self._idle)} idle, {len(self._due)} turns due, {self._users} users>"
 
     # -- for tasks -----------------------------------------------------------------------------------------------------
 
@@ -147,8 +151,8 @@ class IoThreads:
         task.number = next(self._numbers)
         task.state, task.why = "due", why
         self._due.append(task)
-        if self._idle >= len(self._due):
-            self._news.notify()
+        if self._idle:
+            self._idle.pop().release()
         elif self._count < FEW:
             self._start()
         elif self._stalled is None:
@@ -176,11 +180,15 @@ class IoThreads:
 
     def _work(self, is_kept: bool) -> None:
         """Do turns that are due: until the last session ends, or while there are any."""
-        while (task := self._next(is_kept)) is not None:
+        told = threading.Lock()
+        told.acquire()
+        while (task := self._next(is_kept, told)) is not None:
             task.thread = threading.get_ident()
             wait = None
             try:
                 wait = task.turn(task.why)
+                while wait is not None and self._stay(task, wait):
+                    wait = task.turn(READY)
             except BaseException:  # a defect: the interpreter shows it, and this thread ends
                 with self._lock:
                     self._count -= 1
@@ -189,22 +197,44 @@ class IoThreads:
                 task.thread = None
                 self._park(task, wait)
 
-    def _next(self, is_kept: bool) -> Task | None:
-        with self._lock:
-            while not self._due:
+    def _next(self, is_kept: bool, told: threading.Lock) -> Task | None:
+        """The next turn, for the thread that ``told`` wakes; None: the thread ends."""
+        while True:
+            with self._lock:
+                if self._due:
+                    task = self._due.popleft()
+                    self._stalled = self._stalled and (time.monotonic() if self._due else None)
+                    task.state, task.is_woken = "running", False
+                    return task
                 if self._is_over:
                     self._count -= 1
                     return None
-                self._idle += 1
-                told = self._news.wait(None if is_kept else LINGER)
-                self._idle -= 1
-                if not told and not self._due and not is_kept and self._idle:  # else it is the spare one
+                self._idle.append(told)
+            if told.acquire(timeout=-1 if is_kept else LINGER):
+                continue
+            with self._lock:
+                if told not in self._idle:  # it was woken just now
+                    told.acquire()
+                    continue
+                self._idle.remove(told)
+                if self._idle:  # else it is the spare one
                     self._count -= 1
                     return None
-            task = self._due.popleft()
-            self._stalled = self._stalled and (time.monotonic() if self._due else None)
-            task.state, task.is_woken = "running", False
-            return task
+
+    def _stay(self, task: Task, wait: Wait) -> bool:
+        """Wait for a moment for the socket; whether there is something to read. Not if other turns are due."""
+        with self._lock:
+            if wait.socket is None or self._stays or self._due or task.is_woken or self._is_over:
+                return False
+            self._stays = True
+        is_ready = False
+        try:
+            is_ready = _is_readable(wait.socket, STAY if wait.seconds is None else min(STAY, wait.seconds))
+        finally:
+            with self._lock:
+                self._stays = False
+                is_ready = is_ready and not task.is_woken
+        return is_ready
 
     def _park(self, task: Task, wait: Wait | None) -> None:
         with self._lock:
@@ -286,7 +316,8 @@ class IoThreads:
             self._users += more
             if not self._users:
                 self._is_over = True
-                self._news.notify_all()
+                while self._idle:
+                    self._idle.pop().release()
                 self._call(0.0)
             return self._users
 
@@ -305,6 +336,18 @@ class IoThreads:
         if fileno is not None:
             with contextlib.suppress(OSError):
                 os.close(fileno())
+
+
+def _is_readable(one: socket.socket, seconds: float) -> bool:
+    """Whether there is something to read within so many seconds; False at once if the socket is closed."""
+    try:
+        if not hasattr(select, "poll"):
+            return bool(select.select([one], [], [], seconds)[0])
+        poll = select.poll()
+        poll.register(one, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    except (ValueError, OSError):
+        return False
 
 
 _present: IoThreads | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import threading
 import time
 import uuid
@@ -227,7 +228,7 @@ class Session:
     ) -> Future[Reply]:
         """Send any request, with a new id unless one is given; a future of the content of its ``<kind>_reply``. Binary
         buffers of the reply are in it as ``buffers``."""
-        return self._submit({"kind": kind, "id": request_id or uuid.uuid4().hex, **fields}, buffers)
+        return self._submit({"kind": kind, "id": request_id or os.urandom(16).hex(), **fields}, buffers)
 
     def comm(self, request_id: str, msg_type: str, message: dict[str, Any], lane: str | None = None) -> Future[Reply]:
         """Deliver a ``comm_open``, ``comm_msg`` or ``comm_close`` of the front end; done when its callbacks are."""

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -20,6 +21,7 @@ T = TypeVar("T")
 
 # Seconds between two checks for a Ctrl-C that came just before a wait began: such a one does not end the wait.
 AWAKE = 1.0
+_PACKAGE = __name__.partition(".")[0]
 
 
 def in_notebook() -> bool:
@@ -73,6 +75,28 @@ def next_of(told: queue.SimpleQueue[T], deadline: float | None = None) -> T:
         except queue.Empty:
             if deadline is not None and time.monotonic() >= deadline:
                 raise
+
+
+def without_our_frames(stopped: KeyboardInterrupt) -> KeyboardInterrupt:
+    """``stopped``, of which IPython will show the user's own frames, and none of ours or of what we wait by."""
+
+    def lines() -> list[str]:
+        steps, step, where = [], stopped.__traceback__, None
+        while step is not None and not _is_ours(step.tb_frame):
+            steps.append(step)
+            step = step.tb_next
+        for step in reversed(steps):
+            where = types.TracebackType(where, step.tb_frame, step.tb_lasti, step.tb_lineno)
+        shell = sys.modules["IPython"].get_ipython()
+        shown: list[str] = shell.InteractiveTB.structured_traceback(KeyboardInterrupt, stopped, where, 1)
+        return shown
+
+    stopped._render_traceback_ = lines  # type: ignore[attr-defined]
+    return stopped
+
+
+def _is_ours(frame: types.FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE
 
 
 @contextlib.contextmanager

@@ -192,6 +192,38 @@ def test_short_lists_as_if_they_were_long(value: Any) -> None:
     assert sharing(made) == sharing(value)
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(ATOMS | st.binary(max_size=9), max_size=4).map(tuple), max_size=3))
+def test_a_chain_is_the_same_either_way(args: list[tuple[Any, ...]]) -> None:
+    steps: list[tuple[Any, ...]] = [("get", "a"), *(("call", one, {}) for one in args), *args]
+    parts = values.encode_chain(steps)
+    assert parts is None or same(values.decode(parts), steps)
+
+
+def test_only_what_is_short_and_plain_is_written_as_a_chain() -> None:
+    class Name(str):
+        pass
+
+    assert values.encode_chain([("get", "getpid"), ("call", (1, None, "x"), {})]) is not None
+    shared = (1,)
+    for steps in (
+        [("get", Name("a"))],
+        [("call", ([],), {})],
+        [("call", (), {"a": 1})],
+        [("call", tuple(range(50)), {})],
+        [("get", "\ud800")],
+        [("get", "a" * 5000)],
+        [("call", (1 << 64,), {})],
+        [("call", ((),), {})],
+        [["get", "a"]],
+        (("get", "a"),),
+        [("get", "a")] * 100,
+        [{}],
+        [("call", (shared, shared), {})],
+    ):
+        assert values.encode_chain(steps) is None, steps
+
+
 @settings(max_examples=80, deadline=None)
 @given(arrays())
 def test_arrays_are_the_same(array: Any) -> None:

@@ -13,6 +13,6 @@ Pyro4.config.FLAME_ENABLED = True
 Pyro4.config.SERIALIZERS_ACCEPTED = {"pickle"}
 Pyro4.config.SERIALIZER = "pickle"
 daemon = Pyro4.Daemon(host="127.0.0.1", port=0)
-print("app uri: %s" % Pyro4.utils.flame.start(daemon))
+print("app uri: %s" % Pyro4.utils.flame.start(daemon), flush=True)
 exec(os.environ.get("APP_AFTER", ""))
 daemon.requestLoop()

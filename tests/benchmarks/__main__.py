@@ -52,9 +52,12 @@ METRICS: dict[str, tuple[str, str, int]] = {
     "ping": ("the least there is to ask", "ms", 7),
     "cell": ("cell `pass`, request to idle", "ms", 9),
     "print_cell": ("cell `print('a')`", "ms", 9),
+    "cell_cpu_here": ("CPU of a cell in the kernel's process", "ms", 5),
+    "cell_cpu_there": ("CPU of a cell in the process where it runs, if that is another one", "ms", 5),
     "getpid": ("remote `os.getpid()`", "ms", 7),
     "connect": ("connect, and leave", "ms", 5),
     "kernel_start": ("start to ready", "s", 3),
+    "first_cell": ("start to the end of the first cell", "s", 5),
     "first_output": ("first output of `print; sleep; print`", "ms", 5),
     "lines": ("100,000 short lines", "s", 3),
     "lines_flushed": ("the same, each flushed", "s", 3),
@@ -65,6 +68,12 @@ METRICS: dict[str, tuple[str, str, int]] = {
     "pull_array": ("pull a 256 MiB array", "s", 3),
     "push_ints": ("push 1e6 ints", "s", 3),
     "pull_ints": ("pull 1e6 ints", "s", 3),
+    "push_records": ("push 200,000 records", "s", 3),
+    "pull_records": ("pull 200,000 records", "s", 3),
+    "push_texts": ("push a million short texts", "s", 3),
+    "pull_texts": ("pull a million short texts", "s", 3),
+    "put_small_file": ("put a file of 1 KiB", "ms", 7),
+    "get_small_file": ("get a file of 1 KiB", "ms", 7),
     "put_file": ("put a 256 MiB file", "s", 3),
     "get_file": ("get a 256 MiB file", "s", 3),
     "put_file_tls": ("the same through TLS: put", "s", 3),
@@ -75,8 +84,9 @@ METRICS: dict[str, tuple[str, str, int]] = {
     "forward_up": ("256 MiB through it, up", "s", 3),
     "interrupt": ("Stop of `while True: pass`", "ms", 5),
     "idle_cpu": ("idle, % of a core", "%", 1),
+    "own_memory": ("memory of its own where cells run, before any Tab", "MiB", 3),
 }
-FACTOR = {"ms": 1000.0, "s": 1.0, "%": 1.0, "round trips": 1.0}
+FACTOR = {"ms": 1000.0, "s": 1.0, "%": 1.0, "MiB": 1.0, "round trips": 1.0}
 
 
 def run(metrics: list[str], names: list[str], quick: bool) -> dict[str, Any]:
@@ -162,7 +172,7 @@ def readme_table(results: dict[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     for metric, figures in results["metrics"].items():
-        if metric in ("round_trips", "ping", "idle_cpu"):
+        if metric in ("round_trips", "ping", "idle_cpu", "cell_cpu_there", "own_memory"):
             continue
         known = {name: Figure(name, f["values"]) for name, f in figures.items() if f["values"]}
         kernel = "ipykernel" in known

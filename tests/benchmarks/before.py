@@ -56,23 +56,14 @@ def works() -> Iterator[dict[str, Callable[[], Any]]]:
     """What is measured, by its name: each does its work once."""
     sys.path.insert(0, str(ROOT / "tests" / "support"))
     from farside import FlameServer, pythons, stopped
-    from flakylink import FlakyLink
+    from flakylink import FlakyLink, SlowDial
 
     import flame
-
-    class Slow(FlakyLink):
-        """A link whose connections take a round trip of their own to be made, as TCP's do."""
-
-        def _serve(self, pair: Any, fileobj: Any, events: int) -> None:
-            super()._serve(pair, fileobj, events)
-            up = pair.flows["up"].held
-            since = pair.__dict__.setdefault("since", time.monotonic() + 2 * self.delay)
-            up.extend([(max(due, since + self.delay), data) for due, data in [up.popleft() for _ in list(up)]])
 
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(stopped(FlameServer(pythons()[-1])))
         near = stack.enter_context(flame.connect(server.location, place="process", shell="mini"))
-        link = stack.enter_context(Slow(server.location, delay=TRIP / 2))
+        link = stack.enter_context(SlowDial(server.location, delay=TRIP / 2))
         far = stack.enter_context(flame.connect(link.location, place="process", shell="mini"))
         small = stack.enter_context(FlakyLink(server.location, seed=1))
         cut = stack.enter_context(flame.connect(small.location, place="process", shell="mini"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import sys
@@ -97,6 +98,42 @@ class LocalKernel(Peer):
         self._end(manager, client)
         return seconds
 
+    def first_cell(self) -> float:
+        """From nothing to the idle status of the first cell, whatever comes before it."""
+        began = time.perf_counter()
+        manager = self._manager_of()
+        manager.start_kernel(env=self._environ(), cwd=self._folder)
+        client = manager.blocking_client()
+        client.start_channels()
+        try:
+            msg_id = client.execute("1")
+            while (reply := client.get_shell_msg(timeout=60))["parent_header"].get("msg_id") != msg_id:
+                pass
+            seconds = time.perf_counter() - began
+            assert reply["content"]["status"] == "ok"
+        finally:
+            self._end(manager, client)
+        return seconds
+
+    def _cell_cpu(self, which: int) -> float:
+        pids = self._pids
+        before = _cpu(pids[which])
+        for _ in range(MANY):
+            self._run("pass")
+        time.sleep(0.3)  # what follows a cell is its cost, too
+        return (_cpu(pids[which]) - before) / MANY
+
+    def cell_cpu_here(self) -> float:
+        return self._cell_cpu(0)
+
+    @functools.cached_property
+    def _pids(self) -> tuple[int, int]:
+        return self.pids()
+
+    def own_memory(self) -> float:
+        """MiB that no other process shares, in the one where cells run."""
+        return _own(self._pids[1]) / MIB
+
     def first_output(self) -> float:
         arrived: list[float] = []
         began = time.perf_counter()
@@ -163,6 +200,21 @@ class LocalKernel(Peer):
         return (sum(sum(p.cpu_times()[:2]) for p in processes) - before) / 5 * 100
 
 
+def _cpu(pid: int) -> float:
+    """Seconds of CPU that a process has used, all threads; more exact than the ticks of its ``stat``."""
+    used = 0
+    for name in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{name}/schedstat") as file:
+            used += int(file.read().split()[0])
+    return used / 1e9
+
+
+def _own(pid: int) -> int:
+    """Bytes that a process does not share."""
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        return sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Private_"))
+
+
 class BareKernel(Peer):
     """A kernel on ipykernel's base that does nothing: what is left of a cell when nothing is done in it."""
 
@@ -202,6 +254,9 @@ class OurKernel(LocalKernel):
 
     def lines_flushed(self) -> float:
         return self._printing(10_000 if self.quick else 100_000, True)
+
+    def cell_cpu_there(self) -> float:
+        return self._cell_cpu(1)
 
 
 class OurKernelInProcess(OurKernel):

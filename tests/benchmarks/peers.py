@@ -13,6 +13,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -106,6 +107,24 @@ class Mover(Peer):
 
     def pull_ints(self) -> float:
         return self._pull(f"list(range({self.sizes['ints']}))")
+
+    def push_records(self) -> float:
+        return self._push(eval(self._records()))
+
+    def pull_records(self) -> float:
+        return self._pull(self._records())
+
+    def push_texts(self) -> float:
+        return self._push(eval(self._texts()))
+
+    def pull_texts(self) -> float:
+        return self._pull(self._texts())
+
+    def _records(self) -> str:
+        return f"[{{'id': n, 'name': f'name {{n}}', 'x': n * 0.5}} for n in range({self.sizes['ints'] // 5})]"
+
+    def _texts(self) -> str:
+        return f"[f'text {{n}}' for n in range({self.sizes['ints']})]"
 
 
 _ECHO = """
@@ -351,6 +370,16 @@ class StockFlame(Mover):
         with _file(self.sizes["array"]) as name:
             return timed(lambda: self._flame.getfile(name))
 
+    def put_small_file(self) -> float:
+        with _small_file() as name:
+            with open(name, "rb") as file:
+                data = file.read()
+            return timed(lambda: self._flame.sendfile(name, data), 10)
+
+    def get_small_file(self) -> float:
+        with _small_file() as name:
+            return timed(lambda: self._flame.getfile(name), 10)
+
 
 @contextlib.contextmanager
 def _file(size: int) -> Iterator[str]:
@@ -362,6 +391,14 @@ def _file(size: int) -> Iterator[str]:
         yield name
     finally:
         os.unlink(name)
+
+
+@contextlib.contextmanager
+def _small_file() -> Iterator[str]:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(bytes(1024))
+        file.flush()
+        yield file.name
 
 
 class OurLibrary(Mover):
@@ -460,6 +497,14 @@ class OurLibrary(Mover):
             finally:
                 with contextlib.suppress(OSError):
                     os.unlink(here)
+
+    def put_small_file(self) -> float:
+        with _small_file() as name, tempfile.TemporaryDirectory() as folder:
+            return timed(lambda: self._pi.put(name, f"{folder}/{secrets.token_hex(4)}"), 10)
+
+    def get_small_file(self) -> float:
+        with _small_file() as name, tempfile.TemporaryDirectory() as folder:
+            return timed(lambda: self._pi.get(name, f"{folder}/{secrets.token_hex(4)}"), 10)
 
     def interrupt(self) -> float:
         return _interrupt(self._pi)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import papermill  # noqa: F401  # before its engine, which it loads itself
 import pytest
 import tomllib
 from farside import FlameServer
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from shell import flame
 
 from flame_kernel.cli.papermill_engine import environ
+from flame_kernel.cli.subcommands.notebook import _execute
 from flame_kernel.errors import TargetError
 
 WARM = ("flame_kernel.group.group", "nbclient", "nbformat", "jupyter_client.kernelspec")
@@ -106,6 +111,9 @@ def test_files_to_all_and_from_all(servers: dict[str, FlameServer], tmp_path: Pa
     done = flame("get", "-q", "web:sent.txt", str(tmp_path / "back"))
     assert (done.code, done.out) == (0, "")
     assert sorted(path.parent.name for path in (tmp_path / "back").rglob("sent.txt")) == list(HOSTS)
+    done = flame("get", "web:no-such.txt", str(tmp_path / "back"))
+    assert (done.code, done.out) == (1, "")
+    assert done.err.splitlines()[1:] == ["TransferError: 'no-such.txt' not found there; check the path"]
 
 
 def notebook(path: Path, *sources: str) -> Path:
@@ -134,7 +142,8 @@ def test_a_notebook_on_every_host(servers: dict[str, FlameServer], tmp_path: Pat
     assert done.code == 1
     rows = {line.split()[0]: line for line in done.out.splitlines()}
     assert "done" in rows["web1"]
-    assert "a cell failed: ValueError: not yet" in rows["web2"]
+    assert "failed" in rows["web2"]
+    assert done.err.splitlines()[1:] == ["a cell failed: ValueError: not yet"]
     assert sorted(one.name for one in out.iterdir()) == [f"nb.{name}.ipynb" for name in HOSTS]
     assert outputs(out / "nb.web1.ipynb") == ["42 two words\n"]
     assert outputs(out / "nb.web2.ipynb") == ["42 two words\n", "error"]
@@ -239,6 +248,25 @@ def test_pip_of_every_host() -> None:
     assert (done.code, done.err.count("exit status 1")) == (1, 1)
     assert flame("pip", "-t", "web1", "--", "--version").out.startswith("pip ")
     assert flame("pip", "-t", "web1", "no-such-command").code == 1
+    done = flame("pip", "-t", "dead,127.0.0.1:10", "list")
+    assert (done.code, done.err.count("hosts failed")) == (4, 0)
+    assert done.err.startswith("dead: cannot reach the flame server at 127.0.0.1:9: ")
+
+
+def test_a_notebook_whose_kernel_never_answers(tmp_path: Path) -> None:
+    spec = tmp_path / "kernels" / "mute"
+    spec.mkdir(parents=True)
+    (spec / "kernel.json").write_text(json.dumps({"argv": ["sleep", "60"], "display_name": "mute", "language": "-"}))
+    specs = KernelSpecManager(kernel_dirs=[str(spec.parent)], ensure_native_kernel=False)
+    settings: dict[str, Any] = {
+        "km": AsyncKernelManager(kernel_name="mute", kernel_spec_manager=specs),
+        "startup_timeout": 1,
+    }
+    settings["log"] = logging.getLogger("flame.notebook")
+    settings["log"].setLevel(logging.CRITICAL)  # as the command does: nbclient says in its log what it raises
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    said = _execute(made, settings, tmp_path / "log", None)
+    assert said == "the kernel did not start: Kernel didn't respond in 1 seconds"
 
 
 PAPERMILL = """

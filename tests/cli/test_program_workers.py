@@ -113,6 +113,8 @@ def words(far: FlameServer, key: Path, place: str, way: str) -> list[str]:
     return [COMMAND, "run", "--place", place, "-t", far.location, "--key-file", str(key), "script.py", way]
 
 
+# Of multiprocessing itself: it ends with the app.
+IN_APP = pytest.mark.leaves("the app's process has a tracker of shared resources from now on")
 EXPECTED = """\
 [0, 1, 4, 9, 16] 8 [101]
 2 True
@@ -131,9 +133,9 @@ out False ''
     ("python", "way", "place"),
     [
         (OLDEST, "spawn", "child"),
-        (OLDEST, "spawn", "process"),
+        pytest.param(OLDEST, "spawn", "process", marks=IN_APP),
         (NEWEST, "forkserver", "child"),
-        (NEWEST, "spawn", "process"),
+        pytest.param(NEWEST, "spawn", "process", marks=IN_APP),
     ],
     ids=str,
 )
@@ -146,9 +148,11 @@ def test_workers_find_the_script(
     more = "[0, 1, 4] True\n" if python is NEWEST else ""
     assert (got.returncode, got.stdout) == (0, EXPECTED.replace("WAY", way) + more), got.stderr
     first, process, *shown = got.stderr.splitlines()
-    assert (first, process.partition("Process-")[1], shown[-1]) == ("err", "Process-", "__mp_main__.Mine: no 1"), got
+    assert (first, process.partition("Process-")[1], shown[-1].endswith(".Mine: no 1")) == ("err", "Process-", True), (
+        got
+    )
     assert '    raise Mine("no %d" % x)' in shown
-    assert "flame_" not in got.stderr
+    assert "flame_agent" not in got.stderr
 
 
 @pytest.mark.timeout(120)

@@ -24,7 +24,7 @@ import pytest
 from farside import FlameServer, Python
 from needs import missing
 
-from flame_kernel.connect import dial
+from flame_kernel.connect import dial, pyro_message
 from flame_kernel.connect.connection import Connection
 from flame_kernel.connect.target import Location, Secret, Target, Timeouts
 from flame_kernel.errors import CallTimeout, CannotConnect, ConnectionLost, RemoteError, TargetError, UnsafeAnswer
@@ -516,6 +516,44 @@ def test_nobody_without_the_key_changes_an_answer(
         with pytest.raises(UnsafeAnswer, match=why):
             connection.call("evaluate", "5")
         assert not connection.is_open
+
+
+def test_what_comes_with_an_answer_belongs_to_the_next_one() -> None:
+    """Several messages in one packet, and one of them byte by byte; large ones too."""
+    answers = [b"a" * size for size in (1, 3000, 100_000, 5)]
+    here, there = socket.socketpair()
+    with here, there:
+        channel = pyro_message.Channel(here, None, 4)
+        whole = b"".join(evil.message(evil.RESULT, data, n) for n, data in enumerate(answers))
+        sender = threading.Thread(target=lambda: [there.sendall(part) for part in (whole[:9000], whole[9000:])])
+        sender.start()
+        deadline = time.monotonic() + 10
+        for n, data in enumerate(answers):
+            header = channel.header(None, deadline)
+            assert header is not None
+            answer = channel.parse(header, deadline)
+            assert (answer.seq, bytes(answer.data)) == (n, data)
+        sender.join()
+        assert not channel.has_more
+        there.sendall(evil.message(evil.RESULT, b"one", 7) + evil.message(evil.RESULT, b"two", 8)[:26])
+        header = channel.header(None, deadline)
+        assert header is not None
+        channel.parse(header, deadline)
+        assert channel.has_more  # which nobody sees by waiting for the socket
+        there.close()
+        header = channel.header(None, deadline)
+        assert header is not None
+        with pytest.raises(pyro_message.Reset, match="in the middle"):
+            channel.parse(header, deadline)
+
+
+def test_behind_a_greeting_nothing_is_read() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        channel = pyro_message.Channel(here, None, 4)
+        there.sendall(b"helloand more")
+        assert channel.header(b"hello", time.monotonic() + 10) is None
+        assert (channel.has_more, here.recv(100)) == (False, b"and more")
 
 
 def test_mutated_messages_raise_nothing_but_our_errors() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import math
 import operator
 import os
@@ -17,6 +18,7 @@ import numpy
 import pytest
 from farside import FlameServer, wait_until
 from needs import missing
+from notebook_shell import ipython
 
 import flame
 from flame_kernel.group.group import Group
@@ -49,6 +51,12 @@ def test_calls_are_shared_out_and_come_back_in_order(pair: Group) -> None:
         assert list(executor.map(square, [])) == []
         with pytest.raises(ValueError, match="chunksize"):
             executor.map(square, [1], chunksize=0)
+        with pytest.raises(ValueError, match="buffersize"):
+            executor.map(square, [1], buffersize=0)
+        numbers = itertools.count()
+        found = executor.map(square, numbers, chunksize=2, buffersize=3)  # type: ignore[call-arg, unused-ignore]
+        assert [next(found) for _ in range(3)] == [0, 1, 4]
+        assert next(numbers) == 10  # two that are taken, and three that are begun
     with pytest.raises(RuntimeError, match="after shutdown"):
         executor.submit(square, 3)
     assert pair.map(square, range(9)) == [n * n for n in range(9)]
@@ -251,6 +259,42 @@ def test_a_member_that_cannot_even_begin_takes_no_calls(server: FlameServer, tmp
         gone.close()
         with flame.group([gone, one]) as group:
             assert group.map(square, range(20), chunksize=1) == [n * n for n in range(20)]
+
+
+def test_what_fails_there_names_the_users_own_functions_only(pair: Group) -> None:
+    def reciprocal(number: int) -> float:
+        return 1 / number
+
+    with pair.executor() as executor, pytest.raises(ZeroDivisionError) as caught:
+        list(executor.map(reciprocal, (1, 0), chunksize=2))
+    assert "in reciprocal(number)" in caught.value.traceback  # type: ignore[attr-defined]
+    assert "<flame executor.py>" not in caught.value.traceback  # type: ignore[attr-defined]
+    with joblib(pair), pytest.raises(ZeroDivisionError) as caught:
+        parallel.Parallel(batch_size=2)(parallel.delayed(reciprocal)(number) for number in (1, 0))
+    assert "<flame executor.py>" not in caught.value.traceback  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="chunksize must be"):
+        pair.map(square, [1], chunksize=0)
+
+
+@pytest.mark.parametrize("call", ["list(executor.map(hold, [path] * 6))", "group.run(hold, path)"])
+def test_stop_ends_what_runs_there_and_shows_the_users_own_frames(pair: Group, tmp_path: Path, call: str) -> None:
+    pair.connect()
+    with ipython(tmp_path) as shell, pair.executor() as executor:
+        shell["group"], shell["executor"], shell["hold"], shell["path"] = pair, executor, hold, str(tmp_path / "never")
+
+        def press() -> None:
+            wait_until(lambda: all(member.state == "busy" for member in pair.members), "both are under way")
+            shell.ctrl_c()
+
+        pressing = threading.Thread(target=press)
+        pressing.start()
+        ran = shell.run(f"def mine():\n    return {call}\nmine()")
+        pressing.join()
+        assert isinstance(ran.error, KeyboardInterrupt)
+        assert "in mine()" in ran.text
+        assert ".py" not in ran.text
+        wait_until(lambda: all(member.state == "idle" for member in pair.members), "both have stopped")
+        assert "0 of 2 busy, 0 waiting" in repr(executor)
 
 
 def test_an_interrupt_stops_what_runs_and_what_waits(pair: Group, tmp_path: Path) -> None:

@@ -389,7 +389,9 @@ def test_what_can_name_no_group(web: Group, where: object) -> None:
         flame.group(where)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("values", [{1: 2, 3: 4, 5: 6}, {1, 2, 3}, 7, {1: 2, 3: 4, 5: 6}.keys()], ids=str)
+@pytest.mark.parametrize(
+    "values", [{1: 2, 3: 4, 5: 6}, {1, 2, 3}, 7, {1: 2, 3: 4, 5: 6}.keys(), numpy.array(3)], ids=str
+)
 def test_what_has_no_parts(web: Group, values: object) -> None:
     with pytest.raises(flame.FlameError, match="has no parts to divide"):
         web.scatter("part", values)  # type: ignore[arg-type]
@@ -402,6 +404,11 @@ def test_mistakes_in_arguments(web: Group) -> None:
         web.sendmodule(5)  # type: ignore[arg-type]
     with pytest.raises(flame.GroupError, match=r"KeyboardInterrupt$"):
         web.execute("raise KeyboardInterrupt")
+    with pytest.raises(TypeError, match="expected text, not int"):
+        web.cell(5)  # type: ignore[arg-type]
+    with pytest.raises(flame.GroupError) as raised:
+        web.execute("class Odd(Exception): pass\nraise Odd('x')")
+    assert told_errors(raised.value.errors, 3)[1:] == ["Odd: x"]
 
 
 def test_a_stop_reaches_what_was_just_about_to_begin(web: Group) -> None:

@@ -95,6 +95,33 @@ def test_as_many_turns_as_there_are_hosts_that_hang(many: Group) -> None:
     assert all(future.result(30)["status"] == "ok" for future in futures)
 
 
+def members_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("flame-member")]
+
+
+def test_a_cell_on_members_that_are_idle_has_no_thread_and_its_turn(server: FlameServer, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    hold = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\ndone = True"
+    with flame.group(f"{server.location}*2", place="process", shell="mini") as pair:
+        pair.connect()
+        wait_until(lambda: not members_threads(), "those that have nothing to do end")
+        future = pair.noblock.cell(hold)
+        assert pair.states.startswith("busy")
+        assert not members_threads()
+        behind = [pair.noblock.evaluate("done"), pair.noblock.cell("print(done)")]
+        gate.touch()
+        assert behind[0].result(20).answers() == [True, True]
+        assert [one.text for one in behind[1].result(20).ok.values()] == ["True\n", "True\n"]
+        assert list(future.result(20).ok) == list(pair.labels)
+        wait_until(lambda: not members_threads(), "and again")
+        gate.unlink()
+        given_up = pair.noblock.cell(hold)
+        never = pair.noblock.cell("never = 1")
+    for ended in (given_up, never):
+        assert ended.wait(20)
+        assert set(ended.results.errors) == set(pair.labels)
+
+
 ROUNDS = 12
 HOSTS = ("well1", "well2", "well3", "dead", "silent", "slow", "cut", "restarted")
 NOTE = """\

@@ -12,6 +12,7 @@ import pyarrow
 import pytest
 
 import flame
+from flame_kernel.errors import TransferError
 from flame_kernel.group.executor import GroupExecutor
 from flame_kernel.group.future import GroupFuture
 from flame_kernel.group.member import Job
@@ -162,3 +163,11 @@ def test_a_large_group_that_is_closed_takes_no_calls() -> None:
         worker.close()
     future = GroupExecutor(workers).submit(len, "a")  # type: ignore[arg-type]
     assert isinstance(future.exception(0), flame.FlameError)
+
+
+def test_errors_name_no_host_where_several_have_them_and_numbers_may_be_masked() -> None:
+    far = {host: TransferError(f"'x' not found on {host}:1; check the path", location=f"{host}:1") for host in "ab"}
+    assert told_errors(far, 2)[1:] == ["TransferError: 'x' not found there; check the path"]
+    numbered = {host: flame.RemoteError("ValueError", f"pid {at}", "") for at, host in enumerate("ab")}
+    assert len(told_errors(numbered, 2)) == 4
+    assert told_errors(numbered, 2, mask=True)[0].startswith("── failed: 2 of 2 hosts: a, b (numbers differ) ──")

@@ -151,3 +151,23 @@ subprocess.run([sys.executable, "-c", work], input=cloudpickle.dumps(Mine), stdo
 def test_cells_are_main(kernel: Kernel, test: str) -> None:
     assert ok(kernel.execute(f"if {test}: print('runs')\ndef f(): return {test}\nf()")).stdout == "runs\n"
     assert ok(kernel.execute("f(), '__main__' == 'x', __name__ == 'y'")).result == "(True, False, False)"
+
+
+def test_cells_are_what_main_tests(kernel: Kernel) -> None:
+    code = """
+import doctest, unittest
+class Case(unittest.TestCase):
+    def test(self): self.assertEqual(twice(2), 5)
+def twice(x):
+    '''
+    >>> twice(2)
+    5
+    '''
+    return 2 * x
+unittest.main(argv=["x"], exit=False).result, doctest.testmod(verbose=False).failed
+"""
+    assert ok(kernel.execute(code)).result == "(<unittest.runner.TextTestResult run=1 errors=0 failures=1>, 1)"
+    assert (
+        ok(kernel.execute("unittest.main('unittest.async_case', argv=['x'], exit=False).result.testsRun")).result == "0"
+    )
+    ok(kernel.execute("del Case, twice"))

@@ -358,7 +358,7 @@ def test_the_shell_of_ours_beside_ipython() -> None:
         assert len(front.states()) == 5
 
 
-def test_ipympl() -> None:
+def test_ipympl(tmp_path: Path) -> None:
     """A figure that can be turned and zoomed: its pictures come as buffers, its mouse goes to the far side."""
     if importlib.util.find_spec("ipympl") is None:
         missing("ipympl")
@@ -375,6 +375,16 @@ def test_ipympl() -> None:
         ok(k.execute(f"number = {pressed}"))
         event = {"type": "button_press", "x": 300, "y": 200, "button": 0, "buttons": 1, "modifiers": [], "guiEvent": {}}
         assert front.send("comm_msg", canvas, {"method": "custom", "content": event}).stdout == "pressed True\n"
+        # A cell is busy with a new figure while the front end draws the one before: the new one is shown by its cell.
+        flag = tmp_path / "flag"
+        wait = f"while not os.path.exists({str(flag)!r}): time.sleep(0.01)"
+        busy = k.submit(f"import os, time\nnew = plt.figure()\nprint('go')\n{wait}")
+        k.wait_for_output(busy, "go")
+        refresh = {"method": "custom", "content": {"type": "refresh"}}
+        asked = front.send("comm_msg", canvas, refresh, subshell=front.subshell())
+        flag.touch()
+        assert not [data for data in asked.displays if VIEW in data]
+        assert [VIEW in data for data in k.wait(busy).displays] == [True]
 
 
 def test_nbclient_keeps_widgets_and_their_output(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

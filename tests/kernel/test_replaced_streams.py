@@ -240,3 +240,30 @@ def test_ipythons_tee(kernel: Kernel, site: Site) -> None:
     assert run.stdout == "x\ny\n"
     assert run.result == "'x\\n'"
     ok(kernel.execute("os.unlink(path)"))
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_method_of_the_stream_that_is_replaced(kernel: Kernel, name: str) -> None:
+    """As experiment trackers do, and mocks."""
+    ok(kernel.execute(KEEP))
+    say = f"print('hello', file=sys.{name}, flush=True)" if name == "stderr" else "print('hello', flush=True)"
+    code = f"""
+seen, write, flush = [], sys.{name}.write, sys.{name}.flush
+def mine(text):
+    seen.append(text)
+    return write(text.upper())
+sys.{name}.write = mine
+sys.{name}.flush = lambda: seen.append('flush')
+{say}
+"""
+    assert getattr(ok(kernel.execute(code)), name) == "HELLO\n"
+    assert getattr(ok(kernel.execute(f"sys.{name}.write('next cell')")), name) == "NEXT CELL"
+    run = ok(
+        kernel.execute(f"sys.{name}.write, sys.{name}.flush = write, flush\n{say}\n''.join(seen).split('flush')[:2]")
+    )
+    assert (getattr(run, name), run.result) == ("hello\n", "['hello\\n', 'next cell']")
+    code = f"from unittest import mock\nwith mock.patch('sys.{name}.write') as m:\n    {say}\n{say}\nm.called"
+    run = ok(kernel.execute(code))
+    assert (getattr(run, name), run.result) == ("hello\n", "True")
+    assert ok(kernel.execute(f"sys.{name}.isatty = lambda: True; sys.{name}.isatty()")).result == "True"
+    assert ok(kernel.execute(f"del sys.{name}.isatty; sys.{name}.isatty()")).result == "False"

@@ -418,7 +418,7 @@ def test_files_and_modules_travel(pi: Shell, server: FlameServer, tmp_path: Path
     pi.ok(f"%flame get there.txt {tmp_path}/back.txt")
     assert (tmp_path / "back.txt").read_text() == "text"
     (tmp_path / "sent_by_magic.py").write_text("def answer():\n    return 42\n")
-    pi.ok(f"%flame sendmodule {tmp_path}/sent_by_magic.py")
+    assert "sent_by_magic: 1 module" in pi.ok(f"%flame sendmodule {tmp_path}/sent_by_magic.py").out
     assert pi.ok("%flame eval __import__('sent_by_magic').answer()").value == 42
     source = pi.ok("text = %flame getmodule textwrap\ntext").value
     assert "def dedent" in source

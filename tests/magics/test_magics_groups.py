@@ -160,6 +160,15 @@ def test_a_cell_that_takes_too_long(shell: Shell) -> None:
     ran = shell.run("%%flame -t web --timeout 0.5\nimport time\nwhile True:\n    time.sleep(0.01)")
     assert type(ran.error).__name__ == "GroupError"
     assert "KeyboardInterrupt" in ran.text
+    assert ran.err == "[did not end within 0.5 s, so interrupted: web[1-3]]\n"
+
+
+def test_errors_that_differ_in_numbers_alone_are_told_once(shell: Shell) -> None:
+    code = "import os\nraise ValueError(f'pid {os.getpid()}')"
+    assert shell.run(f"%%flame -t web\n{code}").out.count("ValueError: pid") == 3
+    masked = shell.run(f"%%flame -t web --mask\n{code}").out
+    assert "failed: 3 of 3 hosts: web[1-3] (numbers differ)" in masked
+    assert masked.count("ValueError: pid") == 1
 
 
 def test_px_in_its_own_words(shell: Shell) -> None:

@@ -60,6 +60,7 @@ CASES = {
     "as what": ("%flame module os as", ("as NAME",)),
     "as two things": ("%flame module os as a b", ("as NAME",)),
     "as no name": ("%flame module os as 1a", ("'1a' is not a name",)),
+    "a builtin that is not there": ("%flame builtin nowhere", ("no built-in function nowhere at",)),
     "a builtin that is no name": ("%flame builtin 1+1", ("'1+1' is not a builtin",)),
     "a push of no variable": ("%flame push nowhere", ("no variable 'nowhere' here",)),
     "a push of one variable of two": ("%flame push here nowhere", ("no variable 'nowhere' here",)),

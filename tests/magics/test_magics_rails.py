@@ -71,7 +71,7 @@ def test_a_cell_is_tried(shell: Shell) -> None:
     assert ran.out.endswith("[1, 2]\n" + told) or ran.out.endswith(told + "[1, 2]\n"), ran.out
     assert shell.ok("%flame try x.append(2)").out.endswith(told)
     assert shell.ok("%flame eval x").value == [1]
-    is_one_sentence(shell.run("%flame try"), "a whole cell is tried by %%flame --try")
+    is_one_sentence(shell.run("%flame try"), "a whole cell below %%flame --try")
     is_one_sentence(shell.run("%%flame --try --bg\nx"), "--try is for a cell on one host")
     is_one_sentence(shell.run("%%flame --try -t prod*2\nx"), "--try is for a cell on one host")
     late = shell.run("%%flame --try --timeout 0.2\nwhile True: pass")

@@ -82,7 +82,7 @@ def test_each_is_one_round_trip(flame_server: Callable[..., FlameServer]) -> Non
         }
         assert {name: trips(operation) for name, operation in once.items()} == dict.fromkeys(once, 1)
         assert trips(lambda: pi.builtins.open("/etc/passwd").read()) == 2  # the file is opened at once
-        assert trips(lambda: list(pi.evaluate("(i for i in range(1000))"))) <= 14
+        assert trips(lambda: list(pi.evaluate("(i for i in range(1000))"))) <= 5  # to make it, and 4 for its items
         assert trips(lambda: [pi.modules.os.getpid() for _ in range(10)]) == 10
 
 

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from farside import FlameServer, LiveApp
@@ -81,3 +82,11 @@ def test_the_examples_of_the_library(
         assert pi.module("socket").gethostname() == socket.gethostname()
         pi.builtin("print")("Hello")
         assert capsys.readouterr().out == "Hello\n"
+
+
+def test_text_of_descriptors_belongs_to_the_call_that_runs(pi: Remote, capsys: pytest.CaptureFixture[str]) -> None:
+    earlier: list[Any] = []
+    assert pi.cell("import os, sys", earlier.append).result(30)["status"] == "ok"
+    pi.execute("os.write(sys.stdout.fileno(), b'raw\\n')")
+    assert capsys.readouterr().out == "raw\n"
+    assert earlier == []

@@ -265,6 +265,31 @@ def test_mutated_pickles_raise_nothing_but_unsafe_answer() -> None:
     assert refused > 1000
 
 
+def _read_by_the_machine(data: bytes) -> Any:
+    try:
+        return unpickler.Machine(data, AGENT_ANSWER).run()
+    except UnsafeAnswer:
+        return UnsafeAnswer
+
+
+def test_one_bytes_object_is_read_at_once_and_as_the_machine_reads_it() -> None:
+    sizes = (0, 1, 255, 256, 5000, 1 << 16, 1 << 17)
+    seeds = [pickle.dumps(bytes(range(256)) * (size // 256) + bytes(size % 256), 4) for size in sizes]
+    assert [reader._bytes_alone(data) is not None for data in seeds] == [size < 1 << 16 for size in sizes]
+    small = [data for data in seeds if len(data) < 300]
+    at_once = 0
+    for data in [*seeds, *evil.mutants(small, 20_000, seed=6), *(data[:end] for data in small for end in range(30))]:
+        for form in (data, bytearray(data), memoryview(data)):
+            found = reader._bytes_alone(form)
+            if found is not None:
+                at_once += 1
+                assert type(found) is bytes
+                assert found == _read_by_the_machine(data)
+    assert at_once > 1000
+    with pytest.raises(UnsafeAnswer, match="bytes of text"):
+        read_value(seeds[4], Budget(opcodes=10, nodes=10, text=4999))
+
+
 def test_random_opcodes_raise_nothing_but_unsafe_answer() -> None:
     chance = random.Random(5)
     codes = [*unpickler._TABLE, ord("."), 0, 1, 2]

@@ -5,8 +5,12 @@ So speed is kept where clocks say nothing. Round trips: ``test_round_trips.py``,
 
 from __future__ import annotations
 
+import collections
+import sys
+import threading
 import time
 import tracemalloc
+import types
 from collections.abc import Iterator
 
 import numpy
@@ -16,8 +20,10 @@ from flakylink import FlakyLink
 from kernels import Kernel, remote_flame
 from trips import ops
 
+import flame
 from flame_kernel.agent.wire import message as wire
 from flame_kernel.agent.wire import values
+from flame_kernel.session.io_threads import IoThreads
 
 MIB = 1 << 20
 
@@ -90,6 +96,39 @@ def test_an_idle_kernel_says_nothing(site: tuple[Kernel, FlakyLink], server: Fla
         for _ in range(20):
             other.execute("print('at work')")
     assert len(link.messages) - before <= 1  # the poll's successor, where its wait was over
+
+
+def test_library_calls_run_little_python_and_wake_few_threads(
+    server: FlameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted on this side: functions of ours and of Pyro's that run, and answers for which the thread that waits for
+    all sessions had to be asked."""
+    ran: collections.Counter[str] = collections.Counter()
+    listened: list[object] = []
+    listen = IoThreads._listen
+    monkeypatch.setattr(IoThreads, "_listen", lambda *args: (listened.append(args), listen(*args))[1])
+
+    def count(frame: types.FrameType, event: str, arg: object) -> None:
+        if event == "call" and "flame_kernel" in frame.f_code.co_filename:
+            ran[frame.f_code.co_name] += 1
+
+    threading.setprofile(count)
+    try:
+        with flame.connect(server.location, place="process", shell="mini") as pi:
+            for work, most in ((lambda: pi.modules.os.getpid(), 260), (lambda: pi.execute("1"), 220)):
+                for _ in range(10):
+                    work()
+                ran.clear()
+                listened.clear()
+                sys.setprofile(count)
+                for _ in range(50):
+                    work()
+                sys.setprofile(None)
+                assert ran.total() / 50 <= most, ran.most_common(20)
+                assert len(listened) <= 25
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("work", ["encode", "decode"])

@@ -499,3 +499,13 @@ def _end(connection: socket.socket, hard: bool) -> None:
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     connection.close()
+
+
+class SlowDial(FlakyLink):
+    """A link whose connections take a round trip of their own to be made, as TCP's do."""
+
+    def _serve(self, pair: Any, fileobj: Any, events: int) -> None:
+        super()._serve(pair, fileobj, events)
+        up = pair.flows["up"].held
+        since = pair.__dict__.setdefault("since", time.monotonic() + 2 * self.delay)
+        up.extend([(max(due, since + self.delay), data) for due, data in [up.popleft() for _ in list(up)]])

@@ -5,6 +5,7 @@ View, AsyncResult, errors and magics stay ipyparallel's own; what they send is d
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import re
@@ -45,6 +46,7 @@ class Engine:
     def __init__(self, number: int, remote: flame.Remote) -> None:
         self.id, self.uuid, self.remote = number, uuid.uuid4().hex, remote
         self.alive = True
+        self.asked = 0  # when, of all turns, a view that balances has chosen it last
         self.executor = flame.group([remote]).executor()
         self.given: dict[str, Future[Any]] = {}  # by message id, what is not done
         self.show: Any = None
@@ -54,6 +56,9 @@ class Engine:
     def poll(self) -> int | None:
         """As a launcher of a process has it."""
         return None if self.alive else 1
+
+
+_turns = itertools.count(1)
 
 
 class Records:
@@ -295,15 +300,18 @@ class FlameClient(_Client):  # type: ignore[misc,valid-type]
         return self._submit(engine, future, work, track, before)
 
     def _balanced(self, metadata: dict[str, Any]) -> Engine:
-        """The engine with the least to do."""
+        """The engine with the least to do; of several the one that was asked longest ago."""
         targets = [getattr(one, "decode", lambda one=one: one)() for one in metadata.get("targets") or ()]
         engines = [engine for engine in self.by_id.values() if engine.alive]
         for known in metadata.get("follow") or ():
             targets += [engine.uuid for engine in engines if engine.id == records.done[known][1]["engine_id"]]
         some = [engine for engine in engines if engine.uuid in targets]
-        return min(some or engines, key=lambda engine: len(self._outstanding_dict[engine.uuid]))
+        found = min(some or engines, key=lambda engine: (len(self._outstanding_dict[engine.uuid]), engine.asked))
+        found.asked = next(_turns)
+        return found
 
     def _send_control_request(self, targets: Any, msg_type: str, content: dict[str, Any], block: Any) -> None:
+        cleared: list[Future[Any]] = []
         for engine in [self.by_id[known] for known in self._build_targets(targets)[1]]:
             if msg_type == "abort_request":
                 for known in content["msg_ids"]:
@@ -311,17 +319,17 @@ class FlameClient(_Client):  # type: ignore[misc,valid-type]
                         engine.given[known].cancel()
             elif msg_type == "clear_request":
                 clear = "get_ipython().reset(False)"
-                given = engine.executor.give(
-                    lambda remote, code=clear: remote.cell(code, lambda event: None).result(20)
+                cleared.append(
+                    engine.executor.give(lambda remote, code=clear: remote.cell(code, lambda event: None).result(20))
                 )
-                if block:
-                    given.result(20)
             elif msg_type == "signal_request":
                 number = _signal(content["sig"])
                 if number == signal.SIGINT:
                     engine.remote.interrupt()
                 elif number:
                     os.kill(engine.remote.session.ready.result()["pid"], number)
+        for one in cleared if block else ():
+            one.result(20)
 
     def result_status(self, msg_ids: Any, status_only: bool = True) -> dict[str, Any]:
         """Results of other clients too, as the hub gives them."""

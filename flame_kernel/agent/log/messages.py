@@ -14,12 +14,15 @@ MAX_EVENT = 60 << 20
 # Most buffers of one message, and most bytes of its metadata.
 MAX_BUFFERS = 10000
 MAX_METADATA = 64 << 10
+# Content of at most so many texts, of at most so many characters, needs no look at its JSON.
+FEW, SHORT = 4, 100
+_TEXT = {str}
 
 
 def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None):
     """``(event, "")``; or ``(None, a sentence for the user)`` for a comm message that is too large, because nothing can
     replace it. ``clean`` converts content that JSON cannot represent."""
-    text = _as_json(content, clean)
+    text = _needed_text(content, clean)
     about = _as_json(metadata or {}, clean)
     size, why = _why_left_out(msg_type, text, about, buffers or ())
     made = {"type": msg_type, "request": request_id, "content": {}}
@@ -30,7 +33,7 @@ def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None
     elif msg_type in LARGE and len(text) > INLINE_JSON:
         made["json"] = text
     else:
-        made["content"] = json.loads(text.decode("utf-8"))
+        made["content"] = _now(content, text)
     if metadata and not why:
         made["metadata"] = json.loads(about.decode("utf-8"))
     if buffers:
@@ -38,10 +41,29 @@ def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None
     return made, ""
 
 
+def _needed_text(content, clean):
+    """The content as JSON text; empty for a few short texts, which are plain JSON as they are."""
+    return b"" if _are_few_words(content) else _as_json(content, clean)
+
+
+def _now(content, text):
+    """Plain data of the content, whose JSON is ``text``, if that is needed."""
+    return json.loads(text.decode("utf-8")) if text else dict(content)
+
+
+def _are_few_words(content):
+    if type(content) is not dict or not 0 < len(content) <= FEW:
+        return False
+    texts = list(content) + list(content.values())
+    return set(map(type, texts)) == _TEXT and max(map(len, texts)) <= SHORT
+
+
 def _as_json(content, clean):
     """The content as JSON text (bytes) at this moment: later changes to the user's objects do not show."""
+    if not content and type(content) is dict:
+        return b"{}"
     try:
-        return json_text.dumps(content, allow_nan=clean is None)
+        return json_text.dumps(content) if clean is None else json_text.dumps(content, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         if clean is not None:
             return json_text.dumps(clean(content))

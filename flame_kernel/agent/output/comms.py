@@ -185,17 +185,18 @@ def _make_comm_class():
             # Like the base class, but that needs IPython and sends errors to the app's log.
             if self._msg_callback is None or self._comms is None:
                 return
-            shell = self._comms._host.shell
-            events = getattr(shell.ip, "events", None)
+            host = self._comms._host
+            trigger = getattr(getattr(host.shell.ip, "events", None), "trigger", None)
+            alone = not _within_cell(host)  # figures that a cell has only begun are shown when it ends
             try:
-                if events is not None:
-                    events.trigger("pre_execute")
+                if alone and trigger is not None:
+                    trigger("pre_execute")
                 with widgets.answering(self):
                     self._msg_callback(msg)
-                if events is not None:
-                    events.trigger("post_execute")
-                else:
-                    shell.figures.flush()
+                if alone and trigger is not None:
+                    trigger("post_execute")
+                elif alone:
+                    host.shell.figures.flush()
             except Exception:  # from the user's callback
                 self._comms.show_error()
 
@@ -206,6 +207,14 @@ def _make_comm_class():
                 self._comms.show_error()
 
     return Comm
+
+
+def _within_cell(host):
+    """Whether a cell runs on the lane of the comm whose message is handled here."""
+    cell = streams.current()
+    lane = None if cell is None else host.lanes.get(cell.lane) or host.lanes.get("")
+    request = None if lane is None else lane.request
+    return request is not None and request["id"] != cell.request_id
 
 
 def _make_create_comm(found):

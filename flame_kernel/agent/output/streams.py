@@ -15,6 +15,7 @@ import io
 import os
 import sys
 import threading
+import types
 
 try:
     from contextvars import ContextVar
@@ -150,14 +151,8 @@ class _OutBytes(io.RawIOBase):
         return len(data)
 
 
-class OutStream(io.TextIOBase):
-    """What a session's code sees as ``sys.stdout`` or ``sys.stderr``, and may keep: text goes to the calling session,
-    whatever has been assigned to ``sys.stdout`` since. In the host process's own code it goes to the host's own stream.
-
-    It is named like ipykernel's class: by that name libraries know that they may print colours and HTML.
-    """
-
-    __module__ = "ipykernel.iostream"
+class _Stream(io.TextIOBase):
+    """Text goes to the calling session; in the host process's own code to the host's own stream, ``below``."""
 
     encoding = "utf-8"
     errors = "replace"
@@ -239,7 +234,47 @@ class OutStream(io.TextIOBase):
         return getattr(self.below, name)
 
 
-class OutDispatcher(OutStream):
+def _replaceable(name):
+    """A method that a session may replace for itself, as by ``sys.stdout.write = mine``; ``print`` then calls that."""
+    method = getattr(_Stream, name)
+
+    def get(stream):
+        mine = _replaced(current(), stream._name, name)
+        return types.MethodType(method, stream) if mine is None else mine
+
+    def put(stream, value):
+        if getattr(value, "__func__", None) is method:
+            delete(stream)
+        elif current() is not None:
+            current().host.redirects[stream._name, name] = value
+
+    def delete(stream):
+        if current() is not None:
+            current().host.redirects.pop((stream._name, name), None)
+
+    return property(get, put, delete)
+
+
+def _replaced(cell, name, method):
+    """What the calling session has assigned to ``sys.<name>.<method>``; None if nothing."""
+    return None if cell is None else cell.host.redirects.get((name, method))
+
+
+class OutStream(_Stream):
+    """What a session's code sees as ``sys.stdout`` or ``sys.stderr``, and may keep: its text goes to the session,
+    whatever has been assigned to ``sys.stdout`` since.
+
+    It is named like ipykernel's class: by that name libraries know that they may print colours and HTML.
+    """
+
+    __module__ = "ipykernel.iostream"
+
+    write = _replaceable("write")
+    flush = _replaceable("flush")
+    isatty = _replaceable("isatty")
+
+
+class OutDispatcher(_Stream):
     """What C code, mainly ``print``, finds in the ``sys`` module's dict: passes on to the current ``sys.stdout``."""
 
     def _target(self):
@@ -252,7 +287,14 @@ class OutDispatcher(OutStream):
             other = _assigned(cell, self._name)
             if other is not None:
                 return other.write(text)
-        return OutStream.write(self, text)
+            mine = _replaced(cell, self._name, "write")
+            if mine is not None:
+                return mine(text)
+        return _Stream.write(self, text)
+
+    def flush(self):
+        mine = _replaced(current(), self._name, "flush")
+        return _Stream.flush(self) if mine is None or self._target() is not None else mine()
 
 
 class _Nowhere(io.TextIOBase):

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 
-from .. import own
+from .. import own, threads
 from . import folded
 
 CELL, ALL, THREAD, TASKS = "cell", "all", "thread", "tasks"
@@ -146,7 +146,7 @@ class Sampler:
             return True
         me, found, counted = threading.get_ident(), False, []
         known = {thread.ident: thread for thread in threading.enumerate()}
-        for ident, frame in sys._current_frames().items():
+        for ident, frame in threads.frames().items():
             thread = known.get(ident)
             request, awaits = lanes.get(ident, (None, None))
             if ident == me or not self._wanted(ident, thread, ident in lanes, request):
@@ -338,7 +338,7 @@ def _line_at(code, position):
 def _loops():
     """The asyncio loops that run in this process, found in the frames of their ``run_forever``."""
     found = []
-    for frame in sys._current_frames().values():
+    for frame in threads.frames().values():
         while frame is not None:
             code = frame.f_code
             if code.co_name == "run_forever" and "asyncio" in code.co_filename:

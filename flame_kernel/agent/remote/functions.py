@@ -97,7 +97,6 @@ class Things:
     """
 
     def __init__(self, parts, held, loads, classes, names, remember, callback):
-        head = values.decode(parts[0]) if parts else {"items": [], "spaces": []}
         self._parts = parts
         self._held = held
         self._loads = loads
@@ -105,6 +104,14 @@ class Things:
         self._session = names
         self._remember = remember
         self._callback = callback
+        self._contents, self._made, self._under_way = {}, {}, set()
+        self._waiting = []  # functions without arguments that fill something in later
+        self.absent = set()  # names that exist on neither side
+        self._items, self._spaces, self._names = (), (), ()
+        if parts:
+            self._read(values.decode(parts[0]), names)
+
+    def _read(self, head, names):
         self._items = head["items"]
         live = {one["space"] for one in self._items if _reads_session(one)}
         self._spaces = [
@@ -112,11 +119,6 @@ class Things:
             for number, one in enumerate({"__builtins__": builtins, "__name__": one["name"]} for one in head["spaces"])
         ]
         self._names = [one["names"] for one in head["spaces"]]
-        self._contents = {}
-        self._made = {}
-        self._under_way = set()
-        self._waiting = []  # functions without arguments that fill something in later
-        self.absent = set()  # names that exist on neither side
         for number, one in enumerate(self._names):
             self._waiting += [functools.partial(self._name, number, name) for name in one if one[name] is not None]
 
@@ -133,7 +135,8 @@ class Things:
 
     def finish(self):
         """Fill in everything that functions and classes use; raises Failed."""
-        self._fill()
+        if self._waiting:
+            self._fill()
         if self._waiting:
             raise Failed(values.BadValue("classes that need each other"))
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import concurrent.futures
-import contextlib
 import threading
 
 # Seconds that another thread's loop has to begin awaiting something; if it does not, it is blocked.
@@ -34,27 +33,29 @@ class Spare(asyncio.AbstractEventLoop):
         return repr(self.made[0]) if self.made else "<an event loop, not used yet>"
 
     def __del__(self):
-        if self.made and not self.made[0].is_closed():
-            self.made[0].close()
+        made = object.__getattribute__(self, "made")
+        if made and not made[0].is_closed():
+            made[0].close()
 
 
-@contextlib.contextmanager
-def none_runs():
+class none_runs:
     """A context in which no loop seems to run on this thread, so ``asyncio.run`` and ``run_until_complete`` work."""
-    running = asyncio._get_running_loop()
-    if running is None:
-        yield
-        return
-    spare = Spare()
-    asyncio._set_running_loop(None)
-    asyncio.set_event_loop(spare)
-    try:
-        yield
-    finally:
-        asyncio.set_event_loop(running)
-        asyncio._set_running_loop(running)
-        if spare.made and not spare.made[0].is_running():
-            spare.made[0].close()
+
+    def __enter__(self):
+        self._running = asyncio._get_running_loop()
+        if self._running is not None:
+            self._spare = Spare()
+            asyncio._set_running_loop(None)
+            asyncio.set_event_loop(self._spare)
+
+    def __exit__(self, *raised):
+        if self._running is None:
+            return
+        asyncio.set_event_loop(self._running)
+        asyncio._set_running_loop(self._running)
+        made = object.__getattribute__(self._spare, "made")
+        if made and not made[0].is_running():
+            made[0].close()
 
 
 async def here(thing, shared=None):

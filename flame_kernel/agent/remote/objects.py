@@ -134,8 +134,9 @@ class Objects:
         try:
             with loops.none_runs():
                 thing, awaits = self._chain(request, things, called)
-            if awaits and (isinstance(thing, types.CoroutineType) or awaits == "any"):
-                thing = await loops.here(thing, host.loop)
+                if not awaits or not (isinstance(thing, types.CoroutineType) or awaits == "any"):
+                    return self._answer(thing, request)
+            thing = await loops.here(thing, host.loop)
             with loops.none_runs():
                 return self._answer(thing, request)
         except BaseException as e:  # the user's code may raise anything; the client is told, as for a cell
@@ -248,7 +249,9 @@ class Objects:
     def _root(self, root):
         kind = root[0]
         if kind == "module":
-            return importlib.import_module(root[1])
+            module = sys.modules.get(root[1])
+            is_whole = not getattr(getattr(module, "__spec__", True), "_initializing", module is None)
+            return module if is_whole else importlib.import_module(root[1])
         if kind == "builtins":
             return builtins
         if kind == "names":

@@ -17,6 +17,7 @@ ARRAY_LIMIT = 1 << 20
 VALUE_LIMIT = 16 << 20
 
 _FIXED = (int, float, complex, str, bytes, tuple, frozenset, type(re.compile("")))
+_SCALARS = (int, float, bool, type(None))
 _HOLDING = (list, tuple, dict, set, frozenset)
 
 
@@ -86,6 +87,8 @@ def parts(thing, classes, libraries, trust=None, share=1):
 
     ``trust`` is the client's own description if it reads pickles; ``share`` divides the limits.
     """
+    if type(thing) in _SCALARS:
+        return values.encode(thing, libraries=libraries, limit=VALUE_LIMIT // share), True
     told = Told(classes)
     perhaps = _Perhaps(told)
     how = {"libraries": libraries, "limit": VALUE_LIMIT // share, "array_limit": ARRAY_LIMIT // share}

@@ -120,38 +120,41 @@ _STANDARD = re.__file__.rpartition("re")[0].rstrip("/\\").rpartition("/re")[0] o
 
 
 def _lines(before, after):
-    """What differs, a line for each name or part.
-
-    Branches because each way to differ has its words.
-    """
-    found = []
-    for path in list(before.marks) + [path for path in after.marks if path not in before.marks]:
-        then, now = before.marks.get(path, _NONE), after.marks.get(path, _NONE)
-        if then is now or (then is not _NONE and now is not _NONE and then == now):
-            continue
-        if any(path.startswith(one) and path[len(one) : len(one) + 1] in (".", "[", "{") for one, _ in found):
+    """What differs, a line for each name or part."""
+    paths = list(before.marks) + [path for path in after.marks if path not in before.marks]
+    changed = [path for path in paths if _differ(before.marks.get(path, _NONE), after.marks.get(path, _NONE))]
+    with_parts = {one for path in changed for one in _above(path)}
+    told, lines = set(), []
+    for path in changed:
+        if not told.isdisjoint(_above(path)):
             continue  # what it is in was replaced, which is told
-        if now is _NONE:
-            found.append((path, "%s: deleted (it was %s)" % (path, before.words[path])))
-        elif then is _NONE:
-            found.append((path, "%s: %s (new)" % (path, after.words[path])))
-        else:
-            known, told = before.words[path], after.words[path]
-            if known != told:
-                found.append((path, "%s: %s → %s" % (path, known, told)))
-            elif not _is_told_below(before, after, path):
-                found.append((path, "%s: changed, now %s" % (path, told)))
-    lines = [line for _, line in found]
+        line = _line(path, before.words.get(path), after.words.get(path), path in with_parts)
+        if line:
+            told.add(path)
+            lines.append(line)
     if len(lines) > LINES:
         lines[LINES:] = ["… and %d more" % (len(lines) - LINES)]
     return lines
 
 
-def _is_told_below(before, after, path):
-    """Whether a part of the value at ``path`` has changed, so that the whole need not be told."""
-    below = tuple(path + sign for sign in ".[{")
-    paths = [one for one in list(before.marks) + list(after.marks) if one.startswith(below)]
-    return any(before.marks.get(one, _NONE) != after.marks.get(one, _NONE) for one in paths)
+def _differ(then, now):
+    return not (then is now or (then is not _NONE and now is not _NONE and then == now))
+
+
+def _above(path):
+    """The paths of what the value at ``path`` is in: ``a`` and ``a.b`` for ``a.b[0]``."""
+    return [path[:at] for at, sign in enumerate(path) if sign in ".[{"]
+
+
+def _line(path, then, now, has_parts):
+    """How a value has changed, from its words ``then`` to those ``now``; empty if its changed parts tell that."""
+    if now is None:
+        return "%s: deleted (it was %s)" % (path, then)
+    if then is None:
+        return "%s: %s (new)" % (path, now)
+    if then != now:
+        return "%s: %s → %s" % (path, then, now)
+    return "" if has_parts else "%s: changed, now %s" % (path, now)
 
 
 _short = reprlib.Repr()

@@ -46,12 +46,13 @@ class Core:
         self.closed = False
         self.is_dead = False
         self.protected_pids = protected_pids
-        self.redirects = {}  # what the session has assigned to sys.stdout and the like
+        self.redirects = {}  # what the session has assigned to sys.stdout, its methods, and the like
         self.take_interrupts = None  # in a child: installs our SIGINT handler, again if needed
         self.on_main = None  # in a child: has the main thread call a function with its current frame
         self.folder = None  # in a child: keeps the notebook's folder on the import path, see ``folder``
         self.interrupt_main = None  # if cells run on a main thread: has it interrupt a request itself
         self.outer_lines = ()  # our callers on a thread not made for cells; see ``tracing.lines_of``
+        self._call = None  # id of the object request that runs on the cells' lane
         self.latest = None  # the Cell that ran last: gets output that belongs to no known cell
         self.shell = None
         self._started = threading.Event()  # set when there is a shell
@@ -119,9 +120,7 @@ class Core:
         if self.shell is not None:
             return  # a new thread for a session that already has its shell
         self.comms = Comms(self)
-        reason = None
-        if self._want != "mini":
-            reason = ipython.available()
+        reason = None if self._want == "mini" else ipython.available()
         try:
             if self._want == "mini" or reason is not None:
                 self.shell = mini.MiniShell(self)
@@ -139,6 +138,7 @@ class Core:
         """Run one execute_request or object request; returns the content of its reply."""
         self.user_begins()
         if request["kind"] == "object":
+            self._call = self._call if request.get("lane") else request["id"]
             return await self.objects.perform(request)
         allow_stdin, silent = request.get("allow_stdin", False), request.get("silent", False)
         cell = streams.Cell(request["id"], self, allow_stdin, silent, request.get("lane") or "", request.get("count"))
@@ -180,9 +180,7 @@ class Core:
 
     def interrupted_reply(self, request):
         """The reply of a cell whose interrupt its shell did not catch."""
-        return self._error_reply(
-            request, {"ename": "KeyboardInterrupt", "evalue": "", "traceback": ["KeyboardInterrupt"]}
-        )
+        return self.refused_reply(request, "KeyboardInterrupt", "")
 
     def failed_reply(self, request, error):
         """The reply of a cell whose shell, or our own code, has failed."""
@@ -190,7 +188,8 @@ class Core:
 
     def refused_reply(self, request, ename, why):
         """The reply of a cell that cannot run, or whose copy has ended, with the sentence that says so."""
-        return self._error_reply(request, {"ename": ename, "evalue": why, "traceback": ["%s: %s" % (ename, why)]})
+        shown = "%s: %s" % (ename, why) if why else ename
+        return self._error_reply(request, {"ename": ename, "evalue": why, "traceback": [shown]})
 
     def _error_reply(self, request, error):
         if request["kind"] == "object":
@@ -207,6 +206,7 @@ class Core:
                 os.close(number)
         if request["kind"] == "object":
             content, buffers = reply
+            self._call = None if self._call == request["id"] else self._call
             self._append("object_reply", request["id"], content, buffers=buffers)
             self._end_spare_helper(request["lane"])
         else:
@@ -289,9 +289,8 @@ class Core:
         self._log.append({"type": "stream", "request": request_id, "content": {"name": "stderr", "text": text}})
 
     def emit(self, name, text):
-        """Show text that came through a descriptor, in the cell that ran last."""
-        cell = self.latest
-        self._log.write(None if cell is None else cell.request_id, name, text)
+        """Show text that came through a descriptor: in the call that runs, or in the cell that ran last."""
+        self._log.write(self._call or (self.latest and self.latest.request_id), name, text)
 
     def fileno(self, name):
         """A descriptor whose text appears in the session, for ``sys.stdout.fileno()``."""
@@ -378,6 +377,7 @@ class Core:
         if "op" in request:
             self.user_begins()
             content, buffers = self.objects.at_once(request)
+            self._call = None if self._call == request["id"] else self._call
             self._append("object_reply", request["id"], content, buffers=buffers)
             return
         with self._lock:

@@ -64,7 +64,7 @@ class Guard:
             if not self.running:
                 return False
             self._posted = True
-            threads.interrupt(self._thread, noticed)
+            threads.interrupt(self._thread, noticed, lambda: self._posted)
             return True
 
 
@@ -97,10 +97,10 @@ class Lane:
         self._guard = Guard(by_signal=on_main)
         self._queue = collections.deque()
         self._accepted = collections.deque()  # one item per unfinished request: atomic, unlike a number
-        self._wake = None
+        self._wakes = None  # a future of the loop, while the lane waits for a request
         self._task = None
         self._suspended = False
-        self._before = set()  # the tasks that there were when the running request began
+        self._before = set()  # the tasks that there were when the running request began; None: it can begin none
         self._stopped = None  # id of a request that awaits and is to be cancelled
         self._closing = False
         self._reported = None  # request id for which the user was told that the next Stop abandons it
@@ -132,7 +132,7 @@ class Lane:
 
     def run(self):
         """Run the lane until it is closed, or until it is abandoned and its cell has ended."""
-        self.thread_id = threading.get_ident()
+        self.thread_id = threads.own_ident()
         self.native_id = threading.get_native_id() if hasattr(threading, "get_native_id") else processes.native_id()
         asyncio.set_event_loop(self.loop)
         # What the loop itself prints, for example about a failed callback, belongs to the cell that ran last.
@@ -174,20 +174,19 @@ class Lane:
             self.loop.close()
 
     async def _serve(self):
-        self._wake = asyncio.Event()
         await self._step(self.host.prepare(self))
         while not self.abandoned:
             while self._queue and not self.abandoned:
                 await self._perform(self._queue.popleft())
             if self._closing or self.abandoned:
                 return
-            self._wake.clear()
-            if not self._queue:
-                await self._wake.wait()
+            self._wakes = self.loop.create_future()
+            if not self._queue and not self._closing:
+                await self._wakes
 
     async def _perform(self, request):
         self._force = False
-        self._before = _tasks(self.loop)
+        self._before = _tasks(self.loop) if _may_begin_tasks(request) else None
         self.since = time.monotonic()
         self.request = request
         reply = None
@@ -320,11 +319,11 @@ class Lane:
             self.request = None
 
     def _wake_up(self):
-        def wake():
-            if self._wake is not None:
-                self._wake.set()
+        self.call(self._wake)
 
-        self.call(wake)
+    def _wake(self):
+        if self._wakes is not None and not self._wakes.done():
+            self._wakes.set_result(None)
 
     def close(self):
         """End the lane: at once if it is idle, otherwise when its cell has ended."""
@@ -412,7 +411,7 @@ class Lane:
                 self._force = True
                 threads.signal_main()
             else:
-                threads.interrupt(self.thread_id, self._notice)
+                threads.interrupt(self.thread_id, self._notice, lambda: self.request is not None)
                 self.host.debug.resume()
 
         threads.later(CANCEL_GRACE, "interrupt", insist)
@@ -429,6 +428,8 @@ class Lane:
     def _tasks_of_cell(self):
         """The tasks that the running cell has begun, also those that it does not wait for. Before Python 3.12 a task
         does not tell who began it: then the list is empty if an earlier cell has left tasks, which may begin others."""
+        if self._before is None:
+            return []
         new = _tasks(self.loop) - self._before - {self._task}
         if any(hasattr(task, "get_context") for task in new):
             return [task for task in new if streams.is_of(task.get_context(), self.request["id"])]
@@ -484,6 +485,14 @@ class Lane:
         self._closing = True
         self._guard.post()
         return request
+
+
+def _may_begin_tasks(request):
+    """Whether a request's code may begin tasks of the lane's loop: not a call for an object that awaits nothing."""
+    if request["kind"] != "object" or request.get("await"):
+        return True
+    how, code = request["root"][0], str(request["root"][-1])
+    return how in ("eval", "exec") and ("await" in code or "async" in code)
 
 
 def _tasks(loop):

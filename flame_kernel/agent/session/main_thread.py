@@ -47,13 +47,13 @@ def find():
     if os.name != "posix":
         raise Unavailable("the main thread can be used on POSIX systems only; use place = process")
     main = threads.main_ident()
-    server, condition = _loop_in(sys._current_frames().get(main))
+    server, condition = _loop_in(threads.frames().get(main))
     if server is not None:
         return _unless_taken(server), condition, False
     server = _serving_us()
     if server is None:
         raise Unavailable("the main thread of this server does not run its accept loop; %s" % _INSTEAD)
-    for thread_id, frame in sys._current_frames().items():
+    for thread_id, frame in threads.frames().items():
         if thread_id != main and _loop_in(frame)[0] is server:
             raise Unavailable("the main thread there belongs to the app: Flame runs in another thread; %s" % _INSTEAD)
     _unless_taken(server)

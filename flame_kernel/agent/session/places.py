@@ -10,6 +10,7 @@ import os
 import sys
 
 from .. import threads
+from ..shell.main_tests import MainTests
 from . import core, lane, main_thread
 from .by_value import ByValue
 from .child import core as child
@@ -84,10 +85,12 @@ class Place:
         """The session begins: code finds its module by name, and pickles for workers take along what it holds."""
         sys.modules[namespace.__name__] = namespace
         self._by_value = ByValue(namespace)
+        self._main_tests = MainTests()
 
     def forget_namespace(self, namespace):
         """The session has ended: remove its module from ``sys.modules``."""
         self._by_value.close()
+        self._main_tests.close()
         if sys.modules.get(namespace.__name__) is namespace:
             del sys.modules[namespace.__name__]
 

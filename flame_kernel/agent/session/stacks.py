@@ -8,11 +8,11 @@ import asyncio
 import linecache
 import os
 import re
-import sys
 import threading
 import time
 
 from .. import own
+from ..threads import frames as frames_now
 
 # How many frames of one stack are shown, at its beginning and at its end; and how many stacks.
 FIRST, LAST = 20, 80
@@ -29,7 +29,7 @@ def where(host):
     ``{"file", "line", "name", "source"}``, the outermost first, or ``{"left_out": N}``.
     """
     cells, threads = [], []
-    frames, me = sys._current_frames(), threading.get_ident()
+    frames, me = frames_now(must=True), threading.get_ident()
     lanes = {lane.thread_id: lane for lane in list(host.lanes.values())}
     known = {thread.ident: thread for thread in threading.enumerate()}
     for ident, frame in frames.items():
@@ -58,7 +58,7 @@ def where(host):
 def call(host, lane):
     """The call in which a lane's cell is, in words: ``time.sleep, line 4``."""
     inner = ""
-    for frame, line in reversed(_of_lane(lane, sys._current_frames().get(lane.thread_id))):
+    for frame, line in reversed(_of_lane(lane, frames_now().get(lane.thread_id))):
         code = frame.f_code
         if frame.f_globals is host.namespace.__dict__:
             named = _exactly(frame, line) or call_at(linecache.getline(code.co_filename, line or 0))
@@ -69,7 +69,7 @@ def call(host, lane):
 
 def is_held(lane):
     """Whether a debugger is holding a lane's thread at a breakpoint."""
-    frame, depth = sys._current_frames().get(lane.thread_id), 0
+    frame, depth = frames_now().get(lane.thread_id), 0
     while frame is not None and depth < 10:
         if frame.f_code.co_name == "_do_wait_suspend":
             return True

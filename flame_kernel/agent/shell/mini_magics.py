@@ -19,6 +19,7 @@ import sys
 
 from .. import own
 from ..output import display
+from ..processes import own_python
 from . import system as commands
 from . import timing
 
@@ -113,7 +114,7 @@ class MiniIPython:
         if method is not None:
             return method
         if prefix == _CELL and name in _PROGRAMS:
-            program = sys.executable or name if name.startswith("python") else name
+            program = own_python() or name if name.startswith("python") else name
             return lambda line, cell: self._script([program] + shlex.split(line), cell)
         if prefix == _CELL and name in _SHOWN_AS:
             return lambda line, cell: display.display({_SHOWN_AS[name]: cell}, raw=True)
@@ -239,10 +240,10 @@ class MiniIPython:
 
     def line_pip(self, line):
         """Install packages for the server's Python: %pip install NAME"""
-        if not sys.executable:
-            raise UsageError("%pip: this server does not know its Python (sys.executable is empty)")
+        if not own_python():
+            raise UsageError("%pip: the server cannot run its Python (a frozen app, or sys.executable is empty)")
         code = commands.run(
-            [sys.executable, "-m", "pip"] + shlex.split(line),
+            [own_python(), "-m", "pip"] + shlex.split(line),
             sys.stdout.write,
             own_group=self._host.place.own_group,
         )

@@ -62,7 +62,9 @@ class Decoder:
             if tag in _ATOMS:
                 return _ATOMS[tag](self, content)
             made = self._tagged(tag, content, depth)
-        self._count(1)
+        self.unfolded += 1
+        if self.unfolded > MAX_UNFOLDED:
+            self._count(0)
         self._finished.append((made, self.unfolded - before))
         return made
 
@@ -124,7 +126,9 @@ class Decoder:
         """The values of several nodes, as a list."""
         value, depth = self.value, depth + 1
         made = [value(node, depth) for node in nodes]
-        self._count(len(made))
+        self.unfolded += len(made)
+        if self.unfolded > MAX_UNFOLDED:
+            self._count(0)
         return made
 
     def part(self, number):

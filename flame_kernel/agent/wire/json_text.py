@@ -11,11 +11,14 @@ QUOTES = 20000
 # The most backslashes before a quote that it counts.
 BACK = 64
 
+_encoder = json.JSONEncoder(ensure_ascii=False)
+
 
 def dumps(content, **options):
     """``json.dumps(content, **options)`` as UTF-8; text with lone surrogates is escaped."""
     try:
-        return json.dumps(content, ensure_ascii=False, **options).encode("utf-8")
+        text = json.dumps(content, ensure_ascii=False, **options) if options else _encoder.encode(content)
+        return text.encode("utf-8")
     except UnicodeEncodeError:
         return json.dumps(content, **options).encode("ascii")
 

@@ -50,6 +50,7 @@ MAX_VALUES = 2000000
 MAX_NUMBERS, FEW = 3 * MAX_VALUES, 100000
 # Most digits of an integer: Python's own limit, where it has one, because longer ones take seconds to parse.
 MAX_DIGITS = 4300
+_limit = getattr(sys, "get_int_max_str_digits", int)
 
 # A dict of more names than this is not looked at one by one.
 FEW_NAMES = 100
@@ -59,6 +60,7 @@ _SURROGATES = (b"\\ud", b"\\uD")
 
 _HEAD = struct.Struct(">4sII")
 _DIGITS = bytes(48 if chr(code) in "123456789" else code for code in range(256))  # each digit becomes a 0
+_decoder = json.JSONDecoder()
 _encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
 
 
@@ -116,7 +118,7 @@ def decode(data, limit=None):
 def read_json(text, digits=MAX_DIGITS, encoding="ascii", **options):
     """Parse JSON text (bytes); ValueError if it is not JSON, or has an integer of more than ``digits`` digits."""
     # Text without that many digits in a row, which is nearly all text, is parsed at full speed.
-    if (digits < MAX_DIGITS or not _has_limit()) and has_digits(text, digits):
+    if (digits < MAX_DIGITS or not 0 < _limit() <= MAX_DIGITS) and has_digits(text, digits):
 
         def whole(number):
             if len(number.lstrip("-")) > digits:
@@ -124,16 +126,13 @@ def read_json(text, digits=MAX_DIGITS, encoding="ascii", **options):
             return int(number)
 
         options["parse_int"] = whole
-    return json.loads(text.decode(encoding), **options)
+    text = text.decode(encoding)
+    return json.loads(text, **options) if options else _decoder.decode(text)
 
 
 def has_digits(text, count):
     """Whether ``text`` (bytes) has ``count`` digits in a row anywhere."""
     return b"0" * count in text.translate(_DIGITS)
-
-
-def _has_limit():
-    return 0 < getattr(sys, "get_int_max_str_digits", int)() <= MAX_DIGITS
 
 
 def has_too_many_values(text):

@@ -43,10 +43,12 @@ def is_clean(text):
 
 
 def class_name(kind):
-    """``module.Class``, or just ``Class`` for a built-in, for messages."""
+    """``module.Class`` for messages; just ``Class`` for a built-in, and for one of the cells' module or of ours: their
+    names say nothing, and each session has its own."""
     module = getattr(kind, "__module__", None)
     name = getattr(kind, "__qualname__", None) or getattr(kind, "__name__", "?")
-    return name if module in (None, "builtins") else "%s.%s" % (module, name)
+    is_bare = module in (None, "builtins") or str(module).startswith(("flame_session_", "flame_agent_"))
+    return name if is_bare else "%s.%s" % (module, name)
 
 
 def _fraction(value):

@@ -30,12 +30,15 @@ from .scalars import LEAVES, ZONES, BadValue, NotPlain, TooLarge, class_name, is
 
 # Text and bytes shorter than this stay in the JSON text.
 INLINE = 1024
+# Most steps and arguments that ``encode_chain`` takes.
+FEW = 20
 # Most parts of one value; a message cannot have more buffers.
 MAX_PARTS = wire.MAX_BUFFERS // 2
 # Most digits of an integer in the text: longer ones travel in hexadecimal, which parses fast.
 MAX_DIGITS = 19
 
 _INT64 = 1 << 63
+_SIMPLE = frozenset((type(None), bool, float))
 _SEQUENCES = {tuple: "t", set: "s", frozenset: "f"}
 _encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
 
@@ -54,7 +57,8 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
 
     Raises NotPlain, TooLarge.
     """
-
+    if _is_bare(value):
+        return [_encoder.encode(value).encode("ascii")]
     kind = Encoder if dumps is None else Trusting
     if unsure is not None:
         kind = functools.partial(Unsure, unsure)
@@ -92,6 +96,40 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
     return encoder.parts
 
 
+def encode_chain(steps):
+    """The parts of a list of steps, which are tuples, if they hold only what most calls have: names, and short values
+    as arguments. None for others, which ``encode`` can write."""
+    if type(steps) is not list or len(steps) > FEW:
+        return None
+    nodes = []
+    for step in steps:
+        if type(step) is not tuple:
+            return None
+        node = []
+        for part in step:
+            kind = type(part)
+            if kind is tuple and len(part) <= FEW and all(map(_is_bare, part)):
+                node.append({"t": list(part)})
+            elif kind is dict and not part:
+                node.append({"m": {}})
+            elif _is_bare(part):
+                node.append(part)
+            else:
+                return None
+        nodes.append({"t": node})
+    return [_encoder.encode(nodes).encode("ascii")]
+
+
+def _is_bare(value):
+    """Whether a value is a node as it is, which needs no Encoder."""
+    kind = type(value)
+    if kind is str:
+        return len(value) < INLINE and is_clean(value)
+    if kind is int:
+        return -_INT64 <= value < _INT64
+    return kind in _SIMPLE
+
+
 class Encoder:
     """Turns one value into parts; see ``encode``. Use it once."""
 
@@ -120,7 +158,7 @@ class Encoder:
             return {"X": self.buffer(value.encode("utf-8", "surrogatepass"))}
         if kind is int:
             return value if -_INT64 <= value < _INT64 else {"i": "%x" % value}
-        if value is None or kind is float or kind is bool:
+        if kind in _SIMPLE:
             return value
         if kind is bytes and len(value) < INLINE:
             return {"y": value.decode("latin-1")}
@@ -128,7 +166,8 @@ class Encoder:
         if finished is not None:
             self.count(finished[1])
             return {"r": finished[0]} if type(finished[0]) is int else finished[0]
-        self._check(value, kind, depth)
+        if depth > MAX_DEPTH or id(value) in self._under_way or (self.inside and id(value) in self.inside):
+            self._refuse(value, kind, depth)
         before = self._unfolded
         self._under_way.add(id(value))
         try:
@@ -139,14 +178,13 @@ class Encoder:
         self._finished[id(value)] = (len(self._finished) - self._entries, self._unfolded - before, value)
         return node
 
-    def _check(self, value, kind, depth):
-        """Raise where this value cannot have a node of its own here."""
+    def _refuse(self, value, kind, depth):
+        """Say why this value cannot have a node of its own here."""
         if self.inside and id(value) in self.inside:
             raise plain_json.Shared
         if id(value) in self._under_way:
             raise nesting.NeedsEntries("a %s contains itself" % class_name(kind))
-        if depth > MAX_DEPTH:
-            raise nesting.NeedsEntries("it is nested deeper than %d levels" % MAX_DEPTH)
+        raise nesting.NeedsEntries("it is nested deeper than %d levels" % MAX_DEPTH)
 
     def entry(self, value, reference):
         """The node of one of ``nesting``'s entries; from now on, other nodes refer to it by ``reference``."""
@@ -273,7 +311,8 @@ class Encoder:
     def count(self, values):
         """Count ``values`` more values; raises TooLarge or NotPlain if they are too many."""
         self._unfolded += values
-        self.take(4 * values)
+        if self._room is not None:
+            self.take(4 * values)
         if self._unfolded > MAX_UNFOLDED:
             raise NotPlain("it holds more than %d values, shared ones counted each time" % MAX_UNFOLDED)
 
@@ -348,14 +387,18 @@ def decode(parts, resolve=None, loads=None, classes=None):
     text = bytes(parts[0])
     if wire.has_too_many_values(text):
         raise BadValue("a value of more than %d parts" % wire.MAX_VALUES)
-    decoder = Decoder(parts, resolve, loads, classes)
+    decoder = None
     try:
-        return decoder.root(wire.read_json(text, MAX_DIGITS))
+        tree = wire.read_json(text, MAX_DIGITS)
+        if type(tree) is not dict and type(tree) is not list:
+            return tree
+        decoder = Decoder(parts, resolve, loads, classes)
+        return decoder.root(tree)
     except RecursionError:
         raise BadValue("a value that is nested too deep")
     except BadValue:
         raise
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, ArithmeticError, AttributeError) as e:
-        if e is decoder.failed:
+        if decoder is not None and e is decoder.failed:
             raise
         raise BadValue("a malformed value (%s: %s)" % (type(e).__name__, str(e)[:200]))

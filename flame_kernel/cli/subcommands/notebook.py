@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import atexit
 import contextlib
 import itertools
 import keyword
@@ -23,6 +24,7 @@ from ...commands.options import protection
 from ...connect.installation import pip_install
 from ...connect.selection import select
 from ...errors import TargetError
+from ...group import folding
 from ...group.calls import folder_of
 from ...remote.program import DONE, FAILED
 from ...terminal import plain_text
@@ -62,7 +64,7 @@ def run(command: Connecting, file: str, words: list[str]) -> int | None:
     cells = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells)
     environ = _environ(command)
     log = logging.getLogger("flame.notebook")
-    log.setLevel(command.log_level if command.log_level == logging.DEBUG else logging.ERROR)
+    log.setLevel(command.log_level if command.log_level == logging.DEBUG else logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="flame-") as folder, _progress(path.name, cells) as begun:
         settings = {
             "km": manager(Path(folder), environ, log),
@@ -121,6 +123,11 @@ def _execute(notebook: NotebookNode, settings: dict[str, Any], log: Path, output
     except DeadKernelError:
         text = log.read_text("utf-8", "replace").strip()
         return "the kernel has died" + (f": {text[-1000:]}" if text else "")
+    except (RuntimeError, AssertionError) as e:  # nbclient's own assertion hides jupyter_client's RuntimeError
+        atexit.unregister(client._cleanup_kernel)  # it would show that assertion once more, when the program ends
+        text = log.read_text("utf-8", "replace").strip()
+        why = e if isinstance(e, RuntimeError) else e.__context__
+        return f"the kernel did not start: {why}" + (f": {text[-1000:]}" if text else "")
     finally:
         if output is not None:
             nbformat.write(notebook, output)
@@ -233,13 +240,16 @@ def _on_each(command: Connecting, path: Path, options: argparse.Namespace) -> in
     }
     with ThreadPoolExecutor(AT_ONCE) as pool:
         done = dict(zip(lines, pool.map(_one, lines.values()), strict=True))
-    return _tell(done, outputs)
+    return _tell(done, outputs, path)
 
 
-def _tell(done: dict[str, _Done], outputs: dict[str, Path]) -> int:
-    """Print the table of all runs; returns the exit code."""
+def _tell(done: dict[str, _Done], outputs: dict[str, Path], path: Path) -> int:
+    """Print the table of all runs, and what kept some from success; returns the exit code."""
     rows = [(label, one.state, f"{one.seconds:.1f} s", str(outputs[label])) for label, one in done.items()]
     show_table(("host", "state", "time", "notebook"), rows)
+    failed = {label: one.words(path) for label, one in done.items() if one.code != 0}
+    if failed:
+        print(plain_text(folding.told(failed, diff=False, total=len(done))), file=sys.stderr)
     if all(one.code == 0 for one in done.values()):
         return DONE
     return FAILED if any(one.was_reached for one in done.values()) else NONE_REACHED
@@ -255,9 +265,14 @@ class _Done:
 
     @property
     def state(self) -> str:
-        """How it ended, in one line."""
-        lines = self.said.strip().splitlines()
-        return "done" if self.code == 0 else lines[-1] if lines else "failed"
+        """How it ended, in a word or two."""
+        return "done" if self.code == 0 else "failed" if self.was_reached else "not reachable"
+
+    def words(self, path: Path) -> str:
+        """What kept it from success: the last line that it printed, without what is the same for each host."""
+        lines = self.said.strip().splitlines() or ["failed"]
+        words = lines[-1].removeprefix("jupyter flame run: ").removeprefix(f"{path}: ")
+        return words if self.was_reached else words.removeprefix("a cell failed: ")
 
     @property
     def was_reached(self) -> bool:

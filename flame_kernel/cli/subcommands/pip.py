@@ -16,8 +16,8 @@ from .run import SEVERAL, Running
 _SCRIPT = """
 import subprocess, sys
 
-if not sys.executable:
-    sys.exit("this server does not know its Python (sys.executable is empty), so pip cannot be run")
+if not sys.executable or getattr(sys, "frozen", False):
+    sys.exit("the server cannot run its Python (a frozen app, or sys.executable is empty), and so not pip")
 done = subprocess.Popen(
     [sys.executable, "-m", "pip"] + sys.argv[1:],
     stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,

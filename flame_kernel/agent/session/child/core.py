@@ -21,6 +21,7 @@ import threading
 import time
 
 from ... import sockets, tempdirs, threads
+from ...processes import own_python
 from ...remote import bulk
 from ...shell import compiler
 from ...wire import message as wire
@@ -55,8 +56,9 @@ def pids():
 
 def refusal():
     """Why this server cannot have a child, in a clause with the next step; empty if it can."""
-    if not sys.executable:
-        return "its sys.executable is empty, so it cannot start a child: use place = process"
+    if not own_python():
+        why = "it is a frozen app" if sys.executable else "its sys.executable is empty"
+        return why + ", so it cannot start a child: use place = process"
     if processes.WINDOWS and sys.version_info < (3, 7):
         return "a child on Windows needs Python 3.7: use place = process"
     return ""
