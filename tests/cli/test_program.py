@@ -332,6 +332,8 @@ def test_an_expression_that_fails(server: FlameServer, key: Path) -> None:
     assert b"ZeroDivisionError" in done.stderr
     assert b"repr" not in done.stderr
     assert b"flame" not in done.stderr
+    done = run(server.location, key, "eval", "x = 1")
+    assert (done.returncode, done.stdout, done.stderr.count(b"SyntaxError")) == (1, b"", 1)
     done = run(server.location, key, "exec", "raise KeyboardInterrupt('by itself')")
     assert (done.returncode, b"by itself" in done.stderr) == (130, True)
 

@@ -334,10 +334,12 @@ def _compiled(source, name):
     try:
         return compile(source, name, "eval", flags, True)
     except SyntaxError as e:
-        try:
-            return compile("(" + source + "\n)", name, "eval", flags, True)
-        except SyntaxError:
-            raise e
+        failed = e
+    try:
+        return compile("(" + source + "\n)", name, "eval", flags, True)
+    except SyntaxError:
+        pass  # that of the text as it is tells the user more
+    raise failed
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
