@@ -32,7 +32,8 @@ call blocks all others, so there they do not wait.
     kill      session, life                     anyone ends the session, if ``life`` is what ``sessions`` has listed
     sessions                                    the sessions of this server
     files     session, epoch                    begin a conversation about files by calls: {"talk": its name}
-    call_files session, epoch, talk, number     like ``call_files``, if the server has no thread for another connection
+    call_files session, epoch, talk, number, soon?  like ``call_files``, if the server has no thread for another
+                                                connection; ``soon`` for small files: code ``slow`` if they take long
     ask       session, ticket, client, client_id ask the owner to give the session up: {"asked": id}
     asked     session, id                       {"state": "waiting" | "granted" | "refused"}
     consent   session, epoch, id, allow         the owner's answer: {"done": whether anyone still waited for it}
@@ -73,7 +74,7 @@ import socket
 import sys
 import threading
 
-from . import own, pyro, sockets
+from . import own, pyro, sockets, threads
 from .log import reading
 from .remote import bulk, files
 from .session import checkup, large_messages, places, registry
@@ -86,6 +87,8 @@ from .wire.machine import machine
 
 # The longest that a poll may wait, in seconds.
 LONGEST_WAIT = 60.0
+# The longest that requests about files may hold a session's calls, in seconds.
+FILES_WAIT = 0.5
 
 _boot_id = []
 _bundle = []
@@ -211,6 +214,28 @@ def _call_files(request, buffers, daemon):
     return [files.call(asked, request["talk"], request["number"])]
 
 
+def _call_files_aside(request):
+    """On the connection of a session's calls. They must not wait long for small files, which need not go there: a Stop
+    goes there too, and a file of a mount whose host is gone may never open."""
+    buffers = request["request"]["buffers"]
+    if pyro.is_multiplex() or not request.get("soon"):
+        return {}, _call_files(request, buffers, None)
+    outcome = []
+
+    def work():
+        try:
+            outcome.append(({}, _call_files(request, buffers, None)))
+        except Exception as e:  # raised again where the client waits
+            outcome.append(e)
+
+    threads.start("files", work).join(FILES_WAIT)
+    if not outcome:
+        raise Refusal("slow", "files did not answer within %g s" % FILES_WAIT)
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
+
+
 def _hello(request):
     return {
         "protocol": wire.PROTOCOL,
@@ -241,7 +266,7 @@ def _open(request):
     session_id = request["session"]
     place = request.get("place") or "auto"
     if place == "auto":
-        place = "child" if hello["bare"] and os.name != "nt" and not places.Child.refusal() else "process"
+        place = "child" if hello["bare"] and not places.Child.refusal() else "process"
     if place not in places.PLACES:
         raise Refusal("bad_place", "place is one of auto, process, child, main; not %r" % (place,))
     attach = request.get("attach")
@@ -395,7 +420,7 @@ _OPS = {
     "kill": _kill,
     "sessions": _list,
     "files": _files,
-    "call_files": lambda request: ({}, _call_files(request, request["request"]["buffers"], None)),
+    "call_files": _call_files_aside,
     "ask": _ask,
     "asked": _asked,
     "consent": _consent,

@@ -21,6 +21,7 @@ Bad input raises TargetError: one sentence with the next step.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import re
 import time
@@ -212,8 +213,10 @@ class Target:
         """Raise TargetError if others could read or use the connection and the user has not allowed that."""
         if self.is_private or self.insecure:
             return
-        where = f"{self.location} is another machine, and"
-        better = f"reach it by ssh://user@{self.location.host}/{self.location.port}, or by TLS" if self.location else ""
+        host = self.location.host if self.location else None
+        meant = " (did you mean localhost?)" if difflib.get_close_matches(host or "", ["localhost"], 1, 0.8) else ""
+        where = f"{self.location} is another machine{meant}, and"
+        better = f"reach it by ssh://user@{host}/{self.location.port}, or by TLS" if self.location else ""
         if self.key is None:
             raise TargetError(
                 f"{where} the connection would have neither encryption nor a key; {better}; "

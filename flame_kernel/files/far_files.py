@@ -54,18 +54,24 @@ _kept: weakref.WeakKeyDictionary[Session, list[tuple[str, int]]] = weakref.WeakK
 Handler = Callable[[int, Any], None]
 
 
+class SlowFiles(ConnectionLost):
+    """Files there do not answer soon, so they get a connection of their own: others must not wait for them."""
+
+
 class FarFiles:
     """The far side's file functions for ``session``; for one thread, and for one connection's life.
 
     calls  whether requests are sent in calls, and no connection is taken over
     own    whether it has its own connection; otherwise it uses the session's
+    soon   whether the far side shall refuse what takes long
 
     Raises what `Connection` raises; ConnectionLost if the connection breaks later; SessionGone if the session has
     ended, or belongs to another client now.
     """
 
-    def __init__(self, session: Session, *, calls: bool = False, own: bool = True) -> None:
+    def __init__(self, session: Session, *, calls: bool = False, own: bool = True, soon: bool = False) -> None:
         self.calls = calls
+        self._soon = soon
         self._session = session
         self._talk, self._number = "", 1  # the conversation, and the number of its next call
         if calls:
@@ -231,10 +237,12 @@ class FarFiles:
     def _by_session(self, asked: Message, data: bytes) -> memoryview:
         """The same, on the session's own connection."""
         try:
-            (found,) = self._session.ask("call_files", [data], **asked).result(_PATIENCE)["buffers"]
+            (found,) = self._session.ask("call_files", [data], soon=self._soon, **asked).result(_PATIENCE)["buffers"]
         except TimeoutError:
             raise ConnectionLost(self.location, f"nothing came for {_PATIENCE:g} s") from None
         except AgentError as e:
+            if e.code == "slow":
+                raise SlowFiles(self.location, e.message) from e
             if e.code == "stale":  # it was done before a cut, and its answer is lost: continue in a new conversation
                 raise ConnectionLost(self.location, e.message) from e
             raise
@@ -246,7 +254,7 @@ class FarFiles:
 def far_files(session: Session, *, small: bool = False) -> FarFiles:
     """Make FarFiles of the kind that suits the server; ``small``: for little that takes no time there."""
     if small:
-        return FarFiles(session, calls=True, own=False)
+        return FarFiles(session, calls=True, own=False, soon=True)
     if session.server.get("servertype") == "multiplex":
         return FarFiles(session, calls=True)
     try:

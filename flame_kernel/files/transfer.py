@@ -28,7 +28,7 @@ from ..session.session import Session
 from .content import Content
 from .destination import ChosenFolder, Names, plain_name
 from .downloads import Arrival, Downloads, description, find
-from .far_files import BURST, FarFiles, Message, error_in, far_files, is_little
+from .far_files import BURST, FarFiles, Message, SlowFiles, error_in, far_files, is_little
 from .progress import Tally
 from .uploads import Departure, Uploads
 
@@ -274,6 +274,7 @@ class Transfer:
                 if self._far is not None:
                     self._far.close()
                     self._far = None
+                self._small = self._small and not isinstance(e, SlowFiles)
                 lasting = isinstance(e, UnsafeAnswer) or (isinstance(e, CannotConnect) and not e.passing)
                 if lasting or time.monotonic() - self._tally.latest > PATIENCE:
                     raise

@@ -176,6 +176,23 @@ def test_a_value_waits_for_the_reply_behind_it(monkeypatch: pytest.MonkeyPatch) 
     assert [event["type"] for event in batches[0]] == ["execute_result", "execute_reply"]
 
 
+def test_that_the_far_side_is_ready_goes_with_the_first_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow link the first cell takes one round trip, since its poll is not spent before its reply is there."""
+    monkeypatch.setattr(events, "GRACE", 30)
+    log = events.EventLog()
+    log.append({"type": "ready", "request": None, "content": {}})
+    got: list[Any] = []
+    reader = threading.Thread(target=lambda: got.extend(log.poll(0, 30, 0.025)))
+    reader.start()
+    reader.join(0.2)
+    log.append(reply())
+    reader.join(10)
+    assert [event["type"] for event in got] == ["ready", "execute_reply"]
+    monkeypatch.setattr(events, "GRACE", 0.002)
+    log.append({"type": "ready", "request": None, "content": {}})
+    assert [event["type"] for event in log.poll(2, 30, 0.025)] == ["ready"]  # if none comes, by itself
+
+
 def test_a_second_reader_sends_the_first_away() -> None:
     log = events.EventLog()
     first: list[Any] = []

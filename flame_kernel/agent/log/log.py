@@ -23,11 +23,11 @@ DRAIN_AT = 1024
 # Writers wait when this many events are not numbered yet; or LARGE_CROWD, if their text is longer than LARGE
 # characters.
 CROWD, LARGE_CROWD, LARGE = 4096, 64, 1 << 10
-# A batch with more bytes of stream text than this waits only half as long for more (see ``gap`` of poll).
+# A batch with more bytes of text than this waits only half as long for more (see ``gap`` of poll).
 WORTH_SENDING = 1 << 18
-# Seconds that text and a result wait for the end of their cell, so that one answer carries everything of a short cell.
+# Seconds that text and a result wait for the end of their cell, to go in one answer; ``ready`` waits for a first cell.
 GRACE = 0.002
-GATHERED = ("stream", "execute_result")
+GATHERED = ("stream", "execute_result", "ready")
 # A log counts as left alone when its reader has sent nothing for this many seconds.
 ATTACHED = 10.0
 # How often a waiting reader checks whether its client is still there, in seconds.

@@ -18,9 +18,9 @@ class Certs(Command):
     about = """
         Make a private CA in a folder, and certificates for a server and its clients, so that TLS proves both sides.
 
-        Each run adds what it is asked for to the CA that is there. The server gets server.pem and ca.pem, a client
-        NAME.pem and ca.pem; ca.key stays in the folder, which is of mode 0700. Whoever has a certificate of this CA
-        is let in: give them away as you would give keys.
+        Each run adds certificates to the CA, if there is one already. The server gets server.pem and ca.pem, a client
+        NAME.pem and ca.pem; ca.key stays in the folder, which is of mode 0700. Anyone with a certificate of this CA
+        is let in: treat certificates as keys.
         """
     typed = """
         jupyter flame certs ~/flame-certs --host lab.example --host 10.0.0.7 --client me

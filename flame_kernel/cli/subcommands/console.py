@@ -31,7 +31,7 @@ class Console(Connecting):
         Work on a server at a prompt like IPython's: colours, history (Up, Ctrl-R), Tab from the far side, several
         lines (Esc Enter runs them, Enter where they are complete), Ctrl-C stops what runs there, Ctrl-D or exit leaves.
 
-        Without TARGET it uses the default one, or a server of its own for a try. With --session the session lives on
+        Without TARGET it uses the default one, or a test server of its own. With --session the session lives on
         when you leave. If stdin is not a terminal, its text is run as one cell.
         """
     typed = """
@@ -55,9 +55,9 @@ class Attach(Connecting):
     alone: ClassVar[bool] = False
     session: ClassVar[str] = ""
     about = """
-        Take up a session of a server in a console: its names, the output that nobody has read, the cell that runs.
+        Take up a session of a server in a console: its variables, the output that nobody has read, the running cell.
 
-        It lives on when you leave. Ctrl-C stops the cell that runs.
+        It lives on when you leave. Ctrl-C stops the running cell.
         """
     typed = """
         jupyter flame sessions attach train -t gpu-box

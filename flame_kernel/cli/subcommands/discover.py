@@ -38,8 +38,8 @@ class Discover(Command):
             pyro4-nsc register lab.furnace PYRO:Pyro.Flame@lab.example:9999
 
         The name server is that of --ns, else of FLAME_NS, PYRO_NS_HOST and PYRO_NS_PORT, else localhost:9090. Nothing
-        is broadcast unless you say so. What a name server says is a hint: whoever answers there must have the key, TLS
-        or ssh all the same.
+        is broadcast unless you say so. A name server only gives a hint: the connection needs the server's key, TLS or
+        ssh all the same.
         """
     typed = """
         jupyter flame discover

@@ -28,10 +28,10 @@ class Doctor(Connecting):
     title = "doctor"
     about = """
         Check the connection to a server and what is installed there: one line for each check, in the order in which
-        things can go wrong. A check that failed tells its cure, and those that depend on it are skipped. Nothing is
-        changed there.
+        things can go wrong. A check that failed tells how to fix it, and checks that depend on it are skipped.
+        Nothing is changed there.
 
-          ✓ well   ! it works, and could be better   ✗ failed   - skipped
+          ✓ good   ! works, but could be better   ✗ failed   - skipped
 
         Exit codes: 0 nothing failed, 1 a check failed, 2 the command line is wrong
         """

@@ -24,9 +24,9 @@ class Install(Command):
     about = """
         Make a kernel for a server: a tile of its own in JupyterLab's launcher, and a name in every list of kernels.
 
-        WHERE is a target of targets.toml, or host:port, ssh://user@host/port, ./u:socket; or a group, of which each
-        cell runs on all. Without it, it is the kernel
-        with a server of its own. No secret is written: a key stays where targets.toml, or --key-file, says it is.
+        WHERE is a target of targets.toml, or host:port, ssh://user@host/port, ./u:socket; or a group: then each cell
+        runs on all of its servers. Without WHERE it is the kernel that starts a server of its own. No secret is
+        written: a key stays where targets.toml, or --key-file, says it is.
         `python -m flame_kernel install` is the same.
         """
     typed = """

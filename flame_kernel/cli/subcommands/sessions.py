@@ -38,7 +38,7 @@ class Status(Connecting):
     about = """
         Show whether a server answers, how the connection is protected, and what runs there; --all: for each target.
 
-        Nothing is started there. The exit code is 1 if it, or one of all, does not answer.
+        Nothing is started there. The exit code is 1 if a server does not answer.
         """
     typed = """
         jupyter flame status gpu-box
@@ -133,7 +133,7 @@ class Sessions(CommandGroup):
 
     title = "sessions"
     about = """\
-The sessions that live on a server: each has its names, its running cell and its output, whoever is there.
+The sessions that live on a server. A session keeps its variables, cell and output, with a client or without.
 jupyter flame sessions [TARGET] lists them."""
     commands: ClassVar[dict[str, tuple[str, str]]] = {
         "list": (f"{SUBCOMMANDS}.sessions.List", "what lives on a server"),
@@ -178,7 +178,7 @@ class Kill(Connecting):
     """Ends sessions by name."""
 
     title = "sessions kill"
-    about = "End sessions, with all that they run. Their names and their output are lost."
+    about = "End sessions, with all that they run. Their variables and their output are lost."
     alone: ClassVar[bool] = False
     session: ClassVar[str] = ""
     typed = """
@@ -270,7 +270,7 @@ class Logs(Connecting):
     title = "logs"
     about = """
         Show what the cells of a session have printed and shown, as text: its latest cells with their output, from the
-        journal that the server keeps; --follow goes on with what comes, until Ctrl-C.
+        journal that the server keeps; --follow goes on with new output, until Ctrl-C.
 
         Without --session it is the only session there. Nothing changes for the client that has the session.
         Output that has not been sent to its notebook yet is shown with --follow only.

@@ -256,8 +256,9 @@ class Groups(CommandGroup):
     about = """\
 Name several servers at once: -t NAME of exec, eval, run, put and sync, %%flame -t NAME, flame.group("NAME").
 
-Members are saved targets, patterns such as pi-*, and other groups (@NAME); -web2 leaves one out. Without a saved group
-it goes as well: -t web1,web2, -t "pi-*", -t web[0:3], -t furnace*4 (four sessions on one server), -t all."""
+Members are saved targets, patterns such as pi-*, and other groups (@NAME); -web2 leaves one out. You can
+also name several servers without a group: -t web1,web2, -t "pi-*", -t web[0:3], -t all, -t furnace*4 (four sessions on
+one server)."""
     commands: ClassVar[dict[str, tuple[str, str]]] = {
         "add": (f"{SUBCOMMANDS}.targets.AddGroup", "save a group, or give it other members"),
         "list": (f"{SUBCOMMANDS}.targets.ListGroups", "list the saved groups"),
@@ -317,7 +318,7 @@ class ListGroups(Command):
 
 class ShowGroup(Command):
     title = "groups show"
-    about = "Show which servers a group means; or any words that can stand behind -t."
+    about = "Show which servers a group, or any words for -t, mean."
     typed = """
         jupyter flame groups show web
         jupyter flame groups show "all,-web2"
