@@ -107,7 +107,7 @@ class Sync(Transfer):
             self._begin(plan)
             uploads = Uploads(self._tally, f"at {self._location}")
             moving = (
-                Departure(own, names, os.path.join(target, *names), what, b"/".join(names) or target)
+                Departure(own, names, trees.join(target, *names), what, b"/".join(names) or target)
                 for names, what in plan.copied
             )
             while not self._options.dry_run and (batch := list(islice(moving, BATCH))):
@@ -342,7 +342,7 @@ class Sync(Transfer):
 
         requests = []
         for names in gone:
-            path = trees.to_wire(os.path.join(top, *names))
+            path = trees.to_wire(trees.join(top, *names))
             requests.append(({"op": "remove", "path": path}, note(names)))
         far.ask_all(requests)
 

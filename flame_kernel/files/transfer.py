@@ -396,7 +396,7 @@ def _places(dst: str, there: Message, sources: list[tuple[str, str]], side: str)
 
 def _places_in(folder: bytes, sources: list[tuple[str, str]]) -> list[bytes]:
     """The same, if ``dst`` is an existing folder."""
-    places = [os.path.join(folder, trees.from_wire(name)) if name else folder for name, _ in sources]
+    places = [trees.join(folder, trees.from_wire(name)) if name else folder for name, _ in sources]
     seen: set[bytes] = set()
     for place, (_, what) in zip(places, sources, strict=True):
         if place in seen:
@@ -415,6 +415,9 @@ def _chosen(dst: str, sources: list[tuple[str, str]]) -> tuple[ChosenFolder, lis
         kind = trees.describe(target)["kind"]
         above = target if kind == "folder" else os.path.dirname(target)
         parent = kind if kind == "folder" else trees.describe(above)["kind"]
+        if kind == "folder":
+            for name, _ in sources:
+                trees.check_name(trees.from_wire(name) or b"here")
         places = _places(dst, {"kind": kind, "path": trees.to_wire(target), "parent": parent}, sources, "here")
         for place in places:
             if place != above:
@@ -449,7 +452,7 @@ def _departures(sources: list[tuple[bytes, str]], places: list[bytes]) -> Genera
             yield Departure(folder, (), place, what, name)
             for names, entry in folder.walk():
                 below = b"/".join(names)
-                yield Departure(folder, names, os.path.join(place, below), entry, below or name)
+                yield Departure(folder, names, trees.join(place, below), entry, below or name)
             yield Departure(folder, (), place, dict(what, kind="end"), name)
 
 

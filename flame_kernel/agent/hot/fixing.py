@@ -178,13 +178,14 @@ def _wrapped_function(function, name, path):
 
 def source_of(name):
     """The text of a function as it is now, from its first decorator on. Raises Refused."""
-    found = find(name)
-    with _lock:
-        fixed = [one for one in _fixes if one.function is found.function]
-    return fixed[-1].text if fixed else _source(found)
+    return _source(find(name))
 
 
 def _source(found):
+    with _lock:
+        fixed = [one for one in _fixes if one.function is found.function]
+    if fixed:  # its decorators are no part of its new code, but of its text
+        return fixed[-1].text
     code = found.function.__code__
     try:
         return textwrap.dedent(inspect.getsource(code))
