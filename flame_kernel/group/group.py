@@ -63,6 +63,7 @@ class Group(Calls, Sequence[Remote]):
         self._confirmed: bool = confirmed if owner is None else owner._confirmed
         self._cautions: list[str] = []
         self.patience: float = PATIENCE if owner is None else owner.patience
+        self.is_lasting = lasting
         if owner is None:
             _open.add(self)
             self._end = weakref.finalize(self, _dropped, () if lasting else self._members)
