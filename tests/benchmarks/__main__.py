@@ -51,6 +51,8 @@ PEERS: tuple[type[peers.Peer], ...] = (
 
 # name -> (what is done, unit, repeats); each is a method of the peers that take part.
 METRICS: dict[str, tuple[str, str, int]] = {
+    "own_memory": ("memory of its own where cells run, before any Tab", "MiB", 3),
+    "idle_cpu": ("idle, % of a core", "%", 1),
     "ping": ("the least there is to ask", "ms", 7),
     "cell": ("cell `pass`, request to idle", "ms", 9),
     "print_cell": ("cell `print('a')`", "ms", 9),
@@ -85,8 +87,6 @@ METRICS: dict[str, tuple[str, str, int]] = {
     "forward_down": ("256 MiB through it, down", "s", 3),
     "forward_up": ("256 MiB through it, up", "s", 3),
     "interrupt": ("Stop of `while True: pass`", "ms", 5),
-    "idle_cpu": ("idle, % of a core", "%", 1),
-    "own_memory": ("memory of its own where cells run, before any Tab", "MiB", 3),
 }
 FACTOR = {"ms": 1000.0, "s": 1.0, "%": 1.0, "MiB": 1.0, "round trips": 1.0}
 
@@ -212,7 +212,7 @@ def readme_table(results: dict[str, Any]) -> str:
             + " |"
         )
     rows.append("")
-    rows.append(f"Medians of one run with all of them in turn, {results['date']}, {results['machine']}.")
+    rows.append(f"Medians; all of a row took turns in one run, {results['date']}, {results['machine']}.")
     return "\n".join(rows)
 
 

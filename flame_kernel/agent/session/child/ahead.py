@@ -43,6 +43,7 @@ def pids():
 
 
 def _start(bundle, warm):
+    under = _conditions()
     try:
         process = processes.start()
     except OSError:
@@ -57,7 +58,7 @@ def _start(bundle, warm):
         _end(process)
         return
     process.has_agent = True
-    _there.append((process, _conditions()))
+    _there.append((process, under))
     threads.later(PATIENCE, "ahead", _give_up)
 
 
