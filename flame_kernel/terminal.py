@@ -14,12 +14,16 @@ Four measures, each stricter than the one before::
     plain_text     what we say ourselves, with a server's words in it: no colours either
     one_line       a name, a prompt: one line, of characters that can be seen
 
-This file imports nothing, so that errors can use it.
+This file imports nothing of ours, so that errors can use it.
 """
 
 from __future__ import annotations
 
 import re
+import textwrap
+
+# Most columns of a line of ours: a notebook breaks lines that are longer.
+WIDTH = 100
 
 COLOUR = re.compile("\x1b\\[[0-9;:]{0,100}m")
 # Characters of an unfinished sequence that are kept back until the rest of it comes; a longer one loses its beginning,
@@ -154,6 +158,12 @@ def coloured_text(text: str) -> str:
 def plain_text(text: str) -> str:
     """Lines of text alone: what our own sentences may quote."""
     return COLOUR.sub("", coloured_text(text))
+
+
+def warning(sentence: str) -> str:
+    """A sentence as the lines of a warning."""
+    words = f"Warning: {plain_text(sentence)}"
+    return textwrap.fill(words, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def one_line(text: str, most: int = 200) -> str:

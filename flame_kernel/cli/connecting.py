@@ -23,7 +23,7 @@ from ..remote.foreground import in_colour, write
 from ..remote.remote import Remote
 from ..session.agent_client import AgentClient
 from ..session.user import ask_here
-from ..terminal import COLOUR, plain_text
+from ..terminal import COLOUR, plain_text, warning
 from .command import Command
 from .parser import Parser
 
@@ -130,7 +130,7 @@ class Connecting(Command):
             remote = Remote(target, attach)
         remote.on_link = _say_link
         for sentence in remote.target.cautions():
-            print(f"Warning: {plain_text(sentence)}", file=sys.stderr)
+            print(warning(sentence), file=sys.stderr)
         try:
             with ending():
                 yield remote

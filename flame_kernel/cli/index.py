@@ -6,6 +6,8 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from ..terminal import WIDTH
+
 ABOUT = "A notebook, a console and commands on any remote Python process, through Pyro4's Flame."
 
 SUBCOMMANDS = "flame_kernel.cli.subcommands"
@@ -42,8 +44,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
 HELP = ("-h", "--help", "help")
 # The options of every command; `jupyter flame --help` shows them in this one line.
 COMMON = "--config FILE, --generate-config, --show-config, --log-level LEVEL, --debug and -y are as in all of Jupyter."
-# The most columns of a line of help.
-WIDTH = 100
 
 
 def asks(words: Sequence[str]) -> bool:

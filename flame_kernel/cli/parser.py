@@ -9,7 +9,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
-from .index import WIDTH, paragraphs
+from ..terminal import WIDTH
+from .index import paragraphs
 
 
 class Parser(argparse.ArgumentParser):

@@ -9,6 +9,7 @@ import textwrap
 from typing import Any
 
 from ..errors import FlameError
+from ..terminal import WIDTH
 from .command import Command
 from .language import CELL, COMMANDS, commands
 from .looking import PROFILE_CELL
@@ -16,8 +17,6 @@ from .options import FACES, KERNEL, MAGICS, Option
 from .parsing import find, usage
 from .tab import command_at
 
-# A notebook breaks lines that are longer.
-WIDTH = 100
 LOCAL, HERE = "%%local", "first line of a cell that runs on this machine, with the kernel's own Python"
 _CELLS = {
     KERNEL: (LOCAL, HERE),

@@ -36,7 +36,7 @@ from ..group.results import Results, told_errors
 from ..group.telling import NO_CELL, again, cell_options, failure, runs_on, tell
 from ..remote.remote import Remote
 from ..session.session import Session
-from ..terminal import plain_text
+from ..terminal import plain_text, warning
 from .backend import FarSide
 from .exchange import Exchange
 from .iopub import Publisher
@@ -172,7 +172,7 @@ class Groups:
         for member in made.members:
             remote = member.known
             for sentence in remote.target.cautions() if remote is not None else ():
-                self._publisher.stream(cell.request_id, "stderr", f"Warning: {plain_text(sentence)}\n")
+                self._publisher.stream(cell.request_id, "stderr", f"{warning(sentence)}\n")
 
     def _tell_errors(self, cell: Asked, results: Results) -> None:
         lines = told_errors(results.errors, len(results))

@@ -23,7 +23,7 @@ from ..errors import AgentError, CannotConnect, FlameError, TargetError
 from ..session.agent_client import AgentClient
 from ..session.handshake import client_name
 from ..session.session import Session
-from ..terminal import one_line, plain_text
+from ..terminal import one_line, warning
 from .backend import FarSide
 from .groups import Groups
 from .iopub import Publisher
@@ -106,7 +106,7 @@ class Sessions:
         if self._cautioned is not session:
             self._cautioned = session
             for sentence in session.target.cautions():
-                self._publisher.stream(request_id, "stderr", f"Warning: {plain_text(sentence)}\n")
+                self._publisher.stream(request_id, "stderr", f"{warning(sentence)}\n")
 
     async def _change(self, cell: Cell, load: Callable[[Ask], Target], attach: str | None = None) -> Session:
         """Go to the server that ``load`` gives: asked on a thread, where the user can be asked for its key too."""

@@ -40,7 +40,7 @@ from ..remote.remote import Remote
 from ..session.agent_client import AgentClient
 from ..session.session import Session
 from ..session.user import agrees, ask_line, in_notebook
-from ..terminal import plain_text
+from ..terminal import plain_text, warning
 from .arguments import evaluated, local_value
 from .attaching import Attaching
 from .cells import Cells
@@ -119,8 +119,8 @@ class Commands:
             return
         if new:
             self._cells.adopt(remote)
-        for warning in remote.target.cautions() if new else ():
-            print(f"Warning: {plain_text(warning)}", file=sys.stderr)
+        for sentence in remote.target.cautions() if new else ():
+            print(warning(sentence), file=sys.stderr)
         if alias is not None:
             self._shell.user_ns[alias] = remote
         print(f"{name}: {'' if new else 'connected already, '}{where(remote)}")

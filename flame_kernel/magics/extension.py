@@ -20,7 +20,7 @@ from ..errors import FlameError
 from ..group.future import GroupFuture
 from ..hot.words import FIXES
 from ..remote.remote import Remote
-from ..terminal import plain_text
+from ..terminal import warning
 from .cells import Cells, RunOptions
 from .commands import Commands
 from .completion import Matcher, answer_inspect
@@ -125,7 +125,7 @@ def load_ipython_extension(shell: Any) -> None:
     if _loaded(shell) is not None:
         return
     if words := another_flame():
-        sys.stderr.write(f"Warning: {plain_text(words)}\n")
+        sys.stderr.write(f"{warning(words)}\n")
     magics = FlameMagics(shell)
     shell.register_magics(magics)
     shell.Completer.custom_matchers.append(magics.matcher.match)

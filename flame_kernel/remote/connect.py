@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..connect.keys import Ask
 from ..connect.target import Secret, Target, Timeouts, load_target
 from ..errors import TargetError
+from ..terminal import warning
 from .remote import Remote
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def connect(
         )
     )
     for sentence in remote.target.cautions():  # every time, because the user has to judge the risk
-        print(f"Warning: {sentence}", file=sys.stderr)
+        print(warning(sentence), file=sys.stderr)
     return remote
 
 
@@ -76,7 +77,7 @@ def connect_old_python(
     target = _target(where, dict(more), key, key_file, timeout, ask, None)
     old = OldPython(target)
     for sentence in target.cautions():
-        print(f"Warning: {sentence}", file=sys.stderr)
+        print(warning(sentence), file=sys.stderr)
     return old
 
 

@@ -306,11 +306,11 @@ def test_the_warning_of_each_session(flame_server: Callable[..., FlameServer], t
     with remote_flame(env={"FLAME_CONFIG": str(tmp_path / "targets.toml")}) as k:
         run = k.execute("6 * 7")
         assert run.result == "42"
-        assert (
-            run.stderr
-            == f"Warning: the link to {elsewhere} is not encrypted: anyone on the network can read it, and replay "
-            + ("what was sent\n")
+        said = (
+            f"Warning: the link to {elsewhere} is not encrypted: anyone on the network can read it, and replay what was"
         )
+        assert " ".join(run.stderr.split()) == f"{said} sent"
+        assert max(map(len, run.stderr.splitlines())) <= 100
         assert k.execute("1").stderr == ""
         write(tmp_path / "targets.toml", text)
         refusal = k.execute("%flame connect far").error

@@ -77,6 +77,17 @@ print(shell.__module__, shell.__name__, stream.__module__, stream.__name__,
     assert ok(kernel.execute(code)).stdout == wanted
 
 
+def test_ipykernel_is_there_to_look_for() -> None:
+    with kernel_at("child") as site:
+        k = site.kernel
+        loaded = "'ipykernel.connect' in sys.modules"
+        assert ok(k.execute(f"import sys; 'ipykernel' in sys.modules, {loaded}")).result == "(True, False)"
+        found = "ipykernel.version_info >= (6,), ipykernel.__version__[:1].isdigit(), 'zmqshell' in dir(ipykernel)"
+        assert ok(k.execute(f"import ipykernel; {found}, {loaded}")).result == "(True, True, True, False)"
+        whole = "ipykernel.get_connection_file.__module__, ipykernel.comm.Comm.__name__, hasattr(ipykernel, 'nothing')"
+        assert ok(k.execute(f"import ipykernel.comm; {whole}")).result == "('ipykernel.connect', 'Comm', False)"
+
+
 def test_click_keeps_its_colours(kernel: Kernel) -> None:
     assert ok(kernel.execute("import click; click.secho('red', fg='red')")).stdout == "\x1b[31mred\x1b[0m\n"
 

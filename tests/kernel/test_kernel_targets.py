@@ -329,7 +329,7 @@ def test_a_short_key_is_warned_of(flame_server: Start, key_file: Callable[[str],
     path = key_file("abc")
     with remote_flame() as k:
         run = k.execute(f"%flame connect {server.location} --key-file {path}")
-        assert run.stderr.startswith("Warning: the key in ")
+        assert run.stderr.startswith("Warning: the key in")
         assert "abc" not in run.stderr.replace(str(path), "")
         connected(run)
 

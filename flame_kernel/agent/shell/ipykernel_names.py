@@ -1,15 +1,16 @@
 """Names of ipykernel that libraries import or look for, provided in a child: its shell, its stream class, its comms.
 
 If ipykernel is not installed there, a stand-in for its package has these names.  If it is installed, only ``zmqshell``
-is a stand-in, because the session's shell is ours; what else is asked of it comes from the installed one.
+is a stand-in, because the session's shell is ours; what else is asked of it comes from the installed one.  Its package
+stands in ``sys.modules`` either way, because many look only for that.
 """
 
+import importlib
 import importlib.machinery
 import importlib.util
 import sys
 import types
 
-from ..on_import import OnImport
 from ..output import comms, kernel_object, streams
 
 VERSION = (7, 4, 0)
@@ -21,15 +22,17 @@ def plant(ip):
     zmqshell = _Shell("ipykernel.zmqshell", names)
     sys.modules.setdefault(zmqshell.__name__, zmqshell)
     try:
-        if "ipykernel" in sys.modules or importlib.util.find_spec("ipykernel") is not None:
-            _bind(sys.modules.get("ipykernel"))
-            OnImport("ipykernel".__eq__, _bind)
-            return
+        found = importlib.util.find_spec("ipykernel")
     except (ImportError, ValueError):  # a broken package of that name
+        return
+    if found is not None:
+        installed = sys.modules.setdefault("ipykernel", _Installed(found))
+        if "zmqshell" not in vars(installed):  # Python does that only with a module that it loads itself
+            installed.zmqshell = zmqshell
         return
     package = _module("ipykernel", __path__=[], __version__=".".join(map(str, VERSION)), version_info=VERSION)
     sys.modules[package.__name__] = package
-    _bind(package)
+    package.zmqshell = zmqshell
     _add(package, "iostream", OutStream=streams.OutStream)
     _add(package, "kernelbase", Kernel=kernel_object.Kernel)
     comm_class = comms.comm_class()
@@ -39,11 +42,23 @@ def plant(ip):
         whole.Comm = comm_class
 
 
-def _bind(package):
-    """Attach the stand-in to ipykernel's package: Python does that only with a module that it loads itself."""
-    zmqshell = sys.modules.get("ipykernel.zmqshell")
-    if package is not None and zmqshell is not None and not hasattr(package, "zmqshell"):
-        package.zmqshell = zmqshell
+class _Installed(types.ModuleType):
+    """The installed package. Its code runs when somebody asks for a name of it, since it imports much."""
+
+    def __init__(self, spec):
+        types.ModuleType.__init__(self, spec.name)
+        self.__spec__, self.__loader__, self.__package__ = spec, spec.loader, spec.name
+        self.__path__, self.__file__ = spec.submodule_search_locations, spec.origin
+
+    def __getattr__(self, name):
+        if name.startswith("__") and name != "__version__":
+            raise AttributeError(name)
+        version = importlib.import_module(self.__name__ + "._version")  # what most ask for; it imports nothing
+        if hasattr(version, name):
+            return getattr(version, name)
+        self.__class__ = types.ModuleType
+        self.__spec__.loader.exec_module(self)
+        return getattr(self, name)
 
 
 class _Shell(types.ModuleType):
