@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -41,7 +42,8 @@ def main() -> None:
 
 
 def _have_streams() -> None:
-    """Open descriptors that were closed (`>&-`) on nothing; otherwise a socket of ours would get their numbers."""
+    """Open descriptors that were closed (`>&-`) on nothing; otherwise a socket of ours would get their numbers. What
+    the encoding of an output cannot say, as on Windows, is escaped there."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, os.O_RDWR)
@@ -49,6 +51,8 @@ def _have_streams() -> None:
                 os.dup2(opened, number)
                 os.close(opened)
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115, never closed
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sessions": (f"{SUBCOMMANDS}.sessions.Sessions", "list the sessions of a server, attach to one, end some"),
     "logs": (f"{SUBCOMMANDS}.sessions.Logs", "show what the cells of a session have printed"),
     "profile": (f"{SUBCOMMANDS}.profile.Profile", "show where the time of a server's process goes, as a flame graph"),
+    "hotfix": (f"{SUBCOMMANDS}.hotfix.Hotfix", "give a function of a running program new code, and take it back"),
     "mcp": (f"{SUBCOMMANDS}.mcp.Mcp", "tools for language-model agents: run code on a server, by MCP"),
     "doctor": (f"{SUBCOMMANDS}.doctor.Doctor", "diagnose the connection to a server, with a cure for each failure"),
     "discover": (f"{SUBCOMMANDS}.discover.Discover", "list the Flame servers that a Pyro name server knows"),

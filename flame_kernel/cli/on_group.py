@@ -40,7 +40,7 @@ def opened(command: Connecting, code: str = "", **more: Any) -> Iterator[Group]:
     def load(where: str, settings: Any) -> Target:
         return load_target(where, config_dir=command.folder, overrides={**settings, **given}, defaults=defaults)
 
-    chosen = group(command.where, load=load, file=command.targets())
+    chosen = group(command.where, load=load, file=command.targets(), confirmed=True)
     try:
         command.hold_group(chosen.members, code or f"jupyter flame {command.title}")
         yield chosen

@@ -174,7 +174,7 @@ class Host:
         self._unread = ""
         remote.session.open_lane(_NAME).result()
         watched = remote.cell(
-            _WATCH, self._take, lane=_NAME, silent=True, store_history=False, request_id=uuid.uuid4().hex
+            _WATCH, self._take, lane=_NAME, silent=True, store_history=False, request_id=uuid.uuid4().hex, held=True
         )
         watched.add_done_callback(lambda done: self._later(self._over, remote, done))
 

@@ -80,10 +80,10 @@ def script(words: list[str]) -> str:
         raise FlameError(f"cannot read {file}: {reason}; %flame run takes a script of this machine") from None
     return (
         "def _flame_script():\n"
-        "    import sys, linecache\n"
+        "    import io, sys, linecache\n"
         "    __tracebackhide__ = True\n"
         f"    source, name = {source!r}, {name!r}\n"
-        "    linecache.cache[name] = (len(source), None, source.splitlines(True), name)\n"
+        "    linecache.cache[name] = (len(source), None, io.StringIO(source, None).readlines(), name)\n"
         "    before = sys.argv\n"
         f"    sys.argv = [name, *{arguments!r}]\n"
         "    try:\n"

@@ -1,7 +1,7 @@
 """Rails before a cell: what is refused, what is asked, the line above its output, and who ran what, noted.
 
-They hold for cells and ``%flame`` lines of the kernel and the magics, consoles, and ``jupyter flame``; calls of the
-library have none.
+They hold for cells and ``%flame`` lines of the kernel and the magics, consoles, ``jupyter flame``, and calls of the
+library (``library_rails.py``).
 """
 
 from __future__ import annotations
@@ -105,13 +105,14 @@ def refuse(
     now: time.struct_time | None = None,
     *,
     tried: bool = False,
+    own: Collection[str] = (),
     how: str = _HOW,
 ) -> None:
     """FlameError where a cell may not run there: at this time, or as it plainly writes. Where it is only ``tried``, it
-    may change what is in memory."""
+    may change what is in memory, and anywhere what is in names of its ``own``."""
     if not rails.is_open(now or time.localtime()):
         raise FlameError(f"not run: the rails of {name} allow cells at {rails.window} only")
-    found = writes(code, _bound[name]) if rails.read_only else ""
+    found = writes(code, {*_bound[name], *own}) if rails.read_only else ""
     if found and not (tried and found.startswith(_IN_MEMORY)):
         raise FlameError(f"not run: {name} is read_only, and this cell {found}. That is a rail, no wall: {how}")
 
@@ -271,14 +272,14 @@ def _first(code: str) -> str:
     return one_line(_HIDDEN.sub("…", first), 100)
 
 
-def hold(session: Session, code: str, *, tried: bool = False) -> str:
+def hold(session: Session, code: str, *, tried: bool = False, own: Collection[str] = ()) -> str:
     """Hold a cell back where the rails of its target say so (FlameError); else note it, here and in the program's own
     log. The line that is shown above its output; empty where there are no rails."""
     target = session.target
     if target.rails is None:
         return ""
     name = str(target.name or target.location)
-    refuse(target.rails, name, code, tried=tried)
+    refuse(target.rails, name, code, tried=tried, own=own)
     noted = entry(name, session.session_id, code)
     note(target.rails, noted)
     if not tried:
@@ -289,7 +290,7 @@ def hold(session: Session, code: str, *, tried: bool = False) -> str:
 
 def hold_on(hosts: Sequence[Host], code: str, ask: Ask) -> str:
     """The same for a cell on several hosts, for which the user may be asked. Where one of them holds it back, it runs
-    nowhere; it is noted here only. Blocks."""
+    nowhere; each notes it by itself when it runs there. Blocks."""
     held = of_hosts(hosts)
     for name, one in held.items():
         refuse(one, name, code)
@@ -298,8 +299,6 @@ def hold_on(hosts: Sequence[Host], code: str, ask: Ask) -> str:
         check_answer(ask(asked, False))
     alike: dict[Rails, list[str]] = {}
     for name, one in held.items():
-        note(one, entry(name, "", code))
-        _keep_names(name, code)
         alike.setdefault(one, []).append(name)
     return "".join(line(one, ", ".join(names)) for one, names in alike.items())
 

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 
 from ..agent.wire.launch import without_secrets
 from ..errors import TargetError
+from ..security import private_files
 from .installation import pip_install
 
 # Asks the user: ``ask(prompt, password)`` returns the typed line, without echo if ``password``, or None if the user
@@ -256,8 +257,7 @@ def store_in_keyring(name: str, key: Secret) -> None:
 def read_small(path: Path, what: str, limit: int) -> tuple[bytes, os.stat_result]:
     """The bytes of a small file, and the status of the same open file, even if its name is replaced meanwhile."""
     try:
-        # NONBLOCK: opening must not hang if it is a FIFO; for regular files the flag has no effect.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, private_files.READ)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise TargetError(f"cannot read {what} {path}: {reason}; check its name and its owner") from error
@@ -303,7 +303,7 @@ def check_folder(path: Path, what: str) -> None:
 def check_private(path: Path, what: str, status: os.stat_result) -> None:
     """Raise TargetError if others than the owner can read or write the file, or if the owner is neither us nor root."""
     mode = stat.S_IMODE(status.st_mode)
-    if not mode & 0o077:
+    if not mode & 0o077 or not hasattr(os, "geteuid"):
         check_owned(path, what, status)
     else:
         raise TargetError(f"{what} {path} is open to others (mode {mode:04o}); run: chmod 600 {path}")

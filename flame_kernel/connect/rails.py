@@ -25,7 +25,8 @@ from ..errors import TargetError
 
 # The colours and their numbers as a background in a terminal.
 COLOURS = {"red": 41, "green": 42, "yellow": 43, "blue": 44, "magenta": 45, "cyan": 46}
-_KINDS = {"confirm": bool, "max_hosts": int, "colour": str, "read_only": bool, "window": str, "log": str}
+# Their settings.
+RAILS = {"confirm": bool, "max_hosts": int, "colour": str, "read_only": bool, "window": str, "log": str}
 _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
@@ -50,16 +51,22 @@ class Rails:
         return begin <= minute < end if begin <= end else minute >= begin or minute < end
 
 
+def check_option(name: str, path: Path) -> None:
+    """Raise TargetError for an option that would change rails."""
+    if name == "rails" or name in RAILS:
+        raise TargetError(f"{name!r} stands in the rails of a target in {path}; no option changes rails")
+
+
 def check_rails(table: Any, whose: str, folder: Path) -> dict[str, Any]:
     """Check the table of ``targets.toml``, and return it with the path of ``log`` made absolute: in the file it is
     relative to ``folder``. Raises TargetError."""
     if not isinstance(table, Mapping):
         raise TargetError(f"rails of {whose} is not a table; write [targets.NAME.rails]")
     for key, value in table.items():
-        if key not in _KINDS:
-            raise TargetError(f"rails of {whose} has an unknown setting {key!r}; there are {', '.join(_KINDS)}")
-        if type(value) is not _KINDS[key]:
-            words = {bool: "true or false", int: "a whole number", str: "text in quotes"}[_KINDS[key]]
+        if key not in RAILS:
+            raise TargetError(f"rails of {whose} has an unknown setting {key!r}; there are {', '.join(RAILS)}")
+        if type(value) is not RAILS[key]:
+            words = {bool: "true or false", int: "a whole number", str: "text in quotes"}[RAILS[key]]
             raise TargetError(f"{key} in rails of {whose} must be {words}")
     made = Rails(**table)
     if made.colour not in COLOURS:

@@ -155,6 +155,11 @@ class Tunnel:
         return connection
 
     def _open(self, seconds: float, login: float, alive: float, ask: Ask | None) -> None:
+        if not hasattr(socket, "AF_UNIX"):
+            raise TargetError(
+                f"{self.location} is not to be had on this system so far, whose Python has no unix sockets; run ssh "
+                "yourself: ssh -N -L 9999:localhost:PORT HOST, and connect to localhost:9999"
+            )
         if shutil.which("ssh") is None:
             raise TargetError(
                 f"{self.location} needs the program ssh, and there is none here; install OpenSSH's client"

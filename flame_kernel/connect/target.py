@@ -35,7 +35,7 @@ from ..errors import TargetError
 from ..security.rendering import FULL, SAFE, Rendering
 from .keys import Ask, Secret, from_source, read_key
 from .location import Location, name_server
-from .rails import Rails
+from .rails import Rails, check_option
 from .ssh import Tunnel
 from .targets_file import SETTINGS, TargetsFile, check_tls, check_value, configuration_folder, located, targets_path
 from .tls import Tls
@@ -290,6 +290,7 @@ def load_target(
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     file = _targets_file(given.pop("config", None), environ, config_dir)
     for unknown in given.keys() - set(_OVERRIDES):
+        check_option(unknown, file.path)
         raise TargetError(f"{unknown!r} is not a setting of a target; there are {', '.join(_OVERRIDES)}")
     ours = _Environ.read(environ)
     chosen = name_or_location or ours.chosen(file.default, defaults.get("target"))
@@ -435,7 +436,7 @@ def look_up(chosen: str, file: TargetsFile, ssh: str | None) -> tuple[str | None
         return chosen, located(table.pop("location"), ssh or own), table
     if chosen in file.groups:
         raise TargetError(
-            f"{chosen} is a group of servers, and one is wanted here: name one of {', '.join(file.groups[chosen])}, "
+            f"{chosen} is a group of servers, and one is wanted here; name one of {', '.join(file.groups[chosen])}, "
             f"or run cells on all of them by %%flame -t {chosen} (%load_ext flame) or flame.group({chosen!r})"
         )
     if ":" not in chosen:

@@ -39,6 +39,8 @@ _BY_FOLDER = os.supports_dir_fd >= _CALLS
 _OPEN = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _PASS = _OPEN | getattr(os, "O_PATH", os.O_RDONLY)  # by O_PATH those that cannot be read
 _BELOW = _PASS | getattr(os, "O_NOFOLLOW", 0)
+# The beginning of a path on Windows: a drive, or a share.
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _UMASK = re.compile(r"^Umask:\s*([0-7]+)$", re.MULTILINE)
 
 
@@ -52,7 +54,9 @@ def component(text: Any) -> bytes:
 
 def plain_name(path: str) -> str:
     """The last component of a path that the user wrote; "" where it has no name of its own: ``/``, ``.``, ``..``,
-    ``~``."""
+    ``~``. In a path of Windows, ours or with a drive or a share in it, backslashes separate too."""
+    if os.name == "nt" or _WINDOWS.match(path):
+        path = path.replace("\\", "/")
     head, _, name = path.rstrip("/").rpartition("/")
     is_home = not head and name.startswith("~")
     return "" if is_home or name in (".", "..") else name

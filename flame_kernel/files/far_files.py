@@ -173,7 +173,11 @@ class FarFiles:
         self.ask(request, keep)
         self.wait()
         if "error" in found[0]:
-            raise TransferError(*error_in(found[0]))
+            sentence, code = error_in(found[0])
+            if request["op"] in ("where", "find"):  # then the sentence has no name in it
+                name = trees.shown(request["path"] if request["op"] == "where" else request["sources"][0])
+                sentence = f"'{cap(name, MAX_NAME)}' on {self.location}: {sentence}"
+            raise TransferError(sentence, code)
         return found[0]
 
     def _take(self) -> None:

@@ -107,7 +107,7 @@ class Sync(Transfer):
             self._begin(plan)
             uploads = Uploads(self._tally, f"at {self._location}")
             moving = (
-                Departure(own, names, os.path.join(target, *names), what, b"/".join(names) or target)
+                Departure(own, names, trees.join(target, *names), what, b"/".join(names) or target)
                 for names, what in plan.copied
             )
             while not self._options.dry_run and (batch := list(islice(moving, BATCH))):
@@ -222,7 +222,7 @@ class Sync(Transfer):
         if kind not in ("folder", "missing"):
             raise TransferError(f"'{trees.shown(path)}' is not a folder {side}; name another one")
         if kind == "missing" and parent != "folder":
-            raise TransferError(no_parent(path, side))
+            raise TransferError(no_parent(path, parent, side))
 
     def _arrivals(self, path: str, place: Names, folder: ChosenFolder | None) -> Iterator[Arrival]:
         downloads = Downloads(self._tally, folder)
@@ -342,7 +342,7 @@ class Sync(Transfer):
 
         requests = []
         for names in gone:
-            path = trees.to_wire(os.path.join(top, *names))
+            path = trees.to_wire(trees.join(top, *names))
             requests.append(({"op": "remove", "path": path}, note(names)))
         far.ask_all(requests)
 

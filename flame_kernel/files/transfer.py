@@ -369,9 +369,12 @@ def _local_sources(patterns: list[str]) -> list[tuple[bytes, str, str]]:
     return found
 
 
-def no_parent(path: str, side: str) -> str:
-    """The error that the folder of ``path`` is missing; ``side`` is "here", or "on" a location."""
-    return f"{trees.shown(os.path.dirname(path.rstrip('/')) or path)} does not exist {side}; create it first"
+def no_parent(path: str, kind: Any, side: str) -> str:
+    """The error that the folder of ``path`` is missing or of another ``kind``; ``side``: "here", or "on" a location."""
+    folder = trees.shown(os.path.dirname(path.rstrip("/")) or path)
+    if kind in ("file", "other"):
+        return f"{folder} is not a folder {side}; name another destination"
+    return f"{folder} does not exist {side}; create it first"
 
 
 def _places(dst: str, there: Message, sources: list[tuple[str, str]], side: str) -> list[bytes]:
@@ -385,7 +388,7 @@ def _places(dst: str, there: Message, sources: list[tuple[str, str]], side: str)
     if len(sources) > 1 or (kind == "file" and (sources[0][1] == "folder" or dst.endswith("/"))):
         raise TransferError(f"'{shown}' is not a folder {side}; create it, or copy one file to that name")
     if kind == "missing" and there.get("parent") != "folder":
-        raise TransferError(no_parent(dst, side))
+        raise TransferError(no_parent(dst, there.get("parent"), side))
     if kind == "missing" and dst.endswith("/") and sources[0][1] == "file":
         raise TransferError(f"folder '{shown}' does not exist {side}; create it first, or leave out the / at its end")
     return [path.rstrip(b"/") or b"/"]
@@ -393,7 +396,7 @@ def _places(dst: str, there: Message, sources: list[tuple[str, str]], side: str)
 
 def _places_in(folder: bytes, sources: list[tuple[str, str]]) -> list[bytes]:
     """The same, if ``dst`` is an existing folder."""
-    places = [os.path.join(folder, trees.from_wire(name)) if name else folder for name, _ in sources]
+    places = [trees.join(folder, trees.from_wire(name)) if name else folder for name, _ in sources]
     seen: set[bytes] = set()
     for place, (_, what) in zip(places, sources, strict=True):
         if place in seen:
@@ -412,6 +415,9 @@ def _chosen(dst: str, sources: list[tuple[str, str]]) -> tuple[ChosenFolder, lis
         kind = trees.describe(target)["kind"]
         above = target if kind == "folder" else os.path.dirname(target)
         parent = kind if kind == "folder" else trees.describe(above)["kind"]
+        if kind == "folder":
+            for name, _ in sources:
+                trees.check_name(trees.from_wire(name) or b"here")
         places = _places(dst, {"kind": kind, "path": trees.to_wire(target), "parent": parent}, sources, "here")
         for place in places:
             if place != above:
@@ -446,7 +452,7 @@ def _departures(sources: list[tuple[bytes, str]], places: list[bytes]) -> Genera
             yield Departure(folder, (), place, what, name)
             for names, entry in folder.walk():
                 below = b"/".join(names)
-                yield Departure(folder, names, os.path.join(place, below), entry, below or name)
+                yield Departure(folder, names, trees.join(place, below), entry, below or name)
             yield Departure(folder, (), place, dict(what, kind="end"), name)
 
 

@@ -29,6 +29,8 @@ class Asked(Protocol):
     @property
     def members(self) -> tuple[Member, ...]: ...
 
+    def _hold(self, code: str | Callable[..., Any]) -> None: ...
+
     def _begin(
         self, work: Callable[[Member, Remote], Any], make: Make = Results, quick: bool = False
     ) -> GroupFuture: ...
@@ -61,14 +63,17 @@ class Calls:
 
     def execute(self, code: str, *, timeout: float | None = None) -> Any:
         """Run statements in the namespace of each session."""
+        self._group._hold(code)
         return self._do(lambda member, remote: remote.execute(code, timeout=timeout))
 
     def evaluate(self, expression: str, *, ref: bool = False, timeout: float | None = None) -> Any:
         """The value of an expression on each host; with ``ref`` a stand-in for the value."""
+        self._group._hold(expression)
         return self._do(lambda member, remote: remote.evaluate(expression, ref=ref, timeout=timeout))
 
     def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a local function on each host, as `Remote.run` does."""
+        self._group._hold(function)
         return self._do(lambda member, remote: remote.run(function, *args, **kwargs))
 
     def push(self, values: Mapping[str, Any]) -> Any:
@@ -143,6 +148,15 @@ class Calls:
         """Make a module importable on each host, as `Remote.sendmodule`."""
         return self._do(lambda member, remote: remote.sendmodule(module, source))
 
+    def hot(self, *folders: str | os.PathLike[str], reload: bool = False) -> Any:
+        """Serve the modules of these folders to imports on each host, as `Remote.hot`."""
+        return self._do(lambda member, remote: remote.hot(*folders, reload=reload))
+
+    def hotfix(self, name: str, new: str | Callable[..., Any]) -> Any:
+        """Give a function of the program on each host new code, as `Remote.hotfix`; the `Fix` of each."""
+        self._group._hold("")
+        return self._do(lambda member, remote: remote.hotfix(name, new))
+
     def cell(
         self,
         code: str,
@@ -154,15 +168,18 @@ class Calls:
         program: Mapping[str, Any] | None = None,
         modules: Sequence[ModuleType] = (),
         count: int | None = None,
+        notebook: bool = False,
     ) -> Any:
         """Run a cell on each host; the `CellResults` have its output.
 
         ``values`` are bound to names before the cell, and ``modules`` sent there; ``on_text`` is called with each piece
         of text as it comes: host, stream, text.  ``program`` and ``count`` are as for ``Remote.cell``.
+        With ``notebook`` it is said, once a session, that rich output is off where it is.
         """
         _check(values or ())
         if not isinstance(code, str):
             raise TypeError(f"expected text, not {type(code).__name__}")
+        self._group._hold(code)
         outputs = {
             label: HostOutput(label, None if on_text is None else partial(on_text, label))
             for label in self._group.labels
@@ -174,7 +191,9 @@ class Calls:
             for module in modules:
                 remote.sendmodule(module)
             more = {"silent": silent, "store_history": store_history, "program": program, "count": count}
-            return begin_cell(remote, code, outputs[member.label], **more)  # type: ignore[arg-type]
+            output = outputs[member.label]
+            rendering = member.rendering(remote, output.withheld, notebook)
+            return begin_cell(remote, code, output, rendering, **more)  # type: ignore[arg-type]
 
         return self._do(work, partial(CellResults, outputs), quick=not values and not modules)
 

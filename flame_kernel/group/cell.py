@@ -9,10 +9,12 @@ from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
 
+from ..commands import library_rails as rails
 from ..commands.source import Source
 from ..errors import FlameError, RemoteError
 from ..remote.exceptions import raised_there
 from ..remote.remote import Remote
+from ..security.rendering import Rendering
 from ..terminal import plain_text
 from . import folding
 from .member import Begun
@@ -57,27 +59,30 @@ def begin_cell(
     remote: Remote,
     code: str,
     output: HostOutput,
+    rendering: Rendering,
     *,
     silent: bool = False,
     store_history: bool = True,
     program: Mapping[str, Any] | None = None,
     count: int | None = None,
 ) -> Begun:
-    """Begin a cell and collect its output in ``output``, which is the value; ``program`` is how it runs as a program,
-    which has an empty stdin. In the mode ``cell`` it is a cell that has an exit status. ``count`` is its number here.
+    """Begin a cell and collect its output in ``output``, which is the value; ``rendering`` filters it.
 
-    Its value raises what the cell raised, as RemoteError, and FlameError if its reply never comes.
+    ``program`` is how it runs as a program, which has an empty stdin; in the mode ``cell`` it is a cell that has an
+    exit status. ``count`` is its number here.  Its value raises what the cell raised, as RemoteError, and FlameError if
+    its reply never comes.
     """
     begun = time.monotonic()
     output.state = "running"
-    about = {"allow_stdin": True, "silent": silent, "store_history": store_history, "count": count}
+    rails.hold(remote.session, code)
+    about = {"allow_stdin": True, "silent": silent, "store_history": store_history, "count": count, "held": True}
     if program is None or program["mode"] == "cell":
-        future = remote.cell(_for_shell(remote, code), output.sink(remote), **about)  # type: ignore[arg-type]
+        future = remote.cell(_for_shell(remote, code), output.sink(remote, rendering), **about)  # type: ignore[arg-type]
     else:
         request_id = uuid.uuid4().hex
         how = {"name": "", "arguments": [], **program, "stdin": True}
         more = {"request_id": request_id, "program": how, **about}
-        future = remote.cell(code, output.sink(remote), **more)  # type: ignore[arg-type]
+        future = remote.cell(code, output.sink(remote, rendering), **more)  # type: ignore[arg-type]
         remote.session.request("stdin", buffers=[], of=request_id, end=True)
     return Begun(future, partial(_ended, remote, future, output, program is not None, begun))
 

@@ -134,9 +134,8 @@ def stop(chosen: Group, future: GroupFuture, number: int, screen: Screen) -> Non
                 continue
             with contextlib.suppress(FlameError):  # the cell's own end shows whether it worked
                 code = f"import os as _os\n_os.kill(_os.getpid(), {number})"
-                remote.cell(
-                    code, lambda event: None, silent=True, store_history=False, lane=f"signal-{uuid.uuid4().hex[:8]}"
-                )
+                lane = f"signal-{uuid.uuid4().hex[:8]}"
+                remote.cell(code, lambda event: None, silent=True, store_history=False, lane=lane, held=True)
 
 
 class Lines:

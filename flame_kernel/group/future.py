@@ -6,7 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, TimeoutError
 from typing import Any
 
 from ..errors import GroupError
@@ -39,6 +39,7 @@ class GroupFuture(Future[Results]):
         self._news = threading.Condition()
         self._begun = time.monotonic()
         self._ended: float | None = None
+        self._is_held = False
 
     def __repr__(self) -> str:
         state = "done" if self.done() else f"{self.progress} of {len(self.hosts)} hosts are done"
@@ -75,8 +76,11 @@ class GroupFuture(Future[Results]):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until all hosts are done, or for ``timeout`` seconds; True if they are. Does not raise their errors."""
-        with self._news:
-            return self._news.wait_for(lambda: len(self._order) == len(self.hosts), timeout)
+        try:
+            self.exception(timeout)
+        except TimeoutError:
+            return False
+        return True
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         for number in range(len(self.hosts)):
@@ -141,8 +145,21 @@ class GroupFuture(Future[Results]):
                 self._ended = time.monotonic()
             self._order.append(host)
             self._news.notify_all()
-            if self._ended is None:
+            if self._ended is None or self._is_held:
                 return
+        self.complete()
+
+    def settled(self, timeout: float) -> bool:
+        """As ``wait``, but where the future is held, that it is complete is not waited for."""
+        with self._news:
+            return self._news.wait_for(lambda: len(self._order) == len(self.hosts), timeout)
+
+    def hold(self) -> None:
+        """Leave the end to `complete`: answers come on threads for which the callbacks of a user must not wait."""
+        self._is_held = True
+
+    def complete(self) -> None:
+        """All hosts are done: set the result, and call the callbacks."""
         results = self.results
         try:
             results.raise_failed()

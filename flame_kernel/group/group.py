@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import partial
 from typing import Any, cast, overload
 
+from ..commands.library_rails import check_group
 from ..errors import FlameError, GroupError, NotAnswered, NotSent, TargetError
 from ..remote.remote import Remote
 from ..session.user import catch_interrupts, without_our_frames
@@ -49,12 +50,20 @@ class Group(Calls, Sequence[Remote]):
     sessions.  ``web["x"]`` is the variable ``x`` on each host, unless a host is called ``x``.
     """
 
-    def __init__(self, members: Sequence[Member], owner: Group | None = None, lasting: bool = False) -> None:
-        """``lasting``: the sessions outlive this object, somebody else ends them."""
+    def __init__(
+        self,
+        members: Sequence[Member],
+        owner: Group | None = None,
+        lasting: bool = False,
+        confirmed: bool = False,
+    ) -> None:
+        """``lasting``: the sessions outlive this object. ``confirmed``: see `opening.group`."""
         self._members = list(members)
         self._owner = owner
+        self._confirmed: bool = confirmed if owner is None else owner._confirmed
         self._cautions: list[str] = []
         self.patience: float = PATIENCE if owner is None else owner.patience
+        self.is_lasting = lasting
         if owner is None:
             _open.add(self)
             self._end = weakref.finalize(self, _dropped, () if lasting else self._members)
@@ -168,6 +177,10 @@ class Group(Calls, Sequence[Remote]):
 
         ``retries`` is how often a call is repeated if its host was lost while it ran; 0: never, as it may have run.
         """
+        return self._executor("", retries)
+
+    def _executor(self, code: str | Callable[..., Any], retries: int = 0) -> GroupExecutor:
+        self._hold(code)
         return GroupExecutor(self._members, retries, self._owner or self)
 
     def map(
@@ -185,7 +198,7 @@ class Group(Calls, Sequence[Remote]):
         """As ``map``, but an iterator that yields the results in order, each as soon as possible."""
         rows = list(zip(*iterables, strict=False))
         size = max(1, len(rows) // (4 * len(self))) if chunksize is None else chunksize
-        return self.executor().map(function, *zip(*rows, strict=True), chunksize=size) if rows else iter(())
+        return self._executor(function).map(function, *zip(*rows, strict=True), chunksize=size) if rows else iter(())
 
     @contextlib.contextmanager
     def sync_imports(self) -> Iterator[None]:
@@ -215,6 +228,10 @@ class Group(Calls, Sequence[Remote]):
         finally:
             builtins.__import__ = before
 
+    def _hold(self, code: str | Callable[..., Any]) -> None:
+        """Hold code back that is to run on all of them, if the rails of one say so. Raises FlameError."""
+        check_group(self._members, code, self._confirmed)
+
     def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results, quick: bool = False) -> Results:
         return self.wait_for(self._begin(work, make, quick))
 
@@ -235,24 +252,31 @@ class Group(Calls, Sequence[Remote]):
             else:
                 future.failed(member.label, error)
 
+        if quick:
+            future.hold()
         pressed = threading.Event()
         with catch_interrupts(pressed.set):  # else some would have begun that nobody knows of
             for member in self._members:
                 there = partial(work, member) if quick else partial(_worked, member, work, future)
                 jobs[member.label] = member.submit(there, partial(done, member), quick)
-            if not future.done():
-                watch = threading.Thread(target=self._watch, args=(future, jobs), name="flame-group", daemon=True)
+            if quick or not future.done():
+                watch = threading.Thread(
+                    target=self._watch, args=(future, jobs, quick), name="flame-group", daemon=True
+                )
                 watch.start()
         if pressed.is_set():
             future.interrupt()
             raise without_our_frames(KeyboardInterrupt())
         return future
 
-    def _watch(self, future: GroupFuture, jobs: Mapping[str, Job]) -> None:
-        """Give up hosts that show no sign of life for ``patience`` seconds after all others are done."""
+    def _watch(self, future: GroupFuture, jobs: Mapping[str, Job], completes: bool) -> None:
+        """Give up hosts that show no sign of life for ``patience`` seconds after all others are done.
+
+        With ``completes`` the future is held, and completed here.
+        """
         known = {member.label: member for member in self._members}
         since: dict[str, float] = {}
-        while not future.wait(_LOOK):
+        while not future.settled(_LOOK):
             pending = [known[label] for label in future.pending]
             silent = [member for member in pending if member.is_silent]
             now = time.monotonic()
@@ -266,6 +290,8 @@ class Group(Calls, Sequence[Remote]):
                     fate = "what was asked may still run there" if job.has_begun else "it was not asked"
                     words = f"its link is down, and the others are done; {fate}"
                     future.failed(member.label, NotAnswered(member.label, words))
+        if completes:
+            future.complete()
 
     def wait_for(self, future: GroupFuture, tell: bool = True) -> Results:
         """Wait for a call of ``noblock`` and return its results; raises GroupError if it failed on a host.
@@ -366,6 +392,7 @@ class Chain:
             if not path:
                 raise TargetError("name a module: group.modules.os.getloadavg()")
             root, path = ["module", path[0]], path[1:]
+        self._group._hold(".".join((*root[1:], *path)) + "(...)" * len(steps))
         chain = (*(("get", name) for name in path), *steps)
         return self._group._do(lambda member, remote: remote.perform(root, chain))
 

@@ -43,8 +43,9 @@ def register() -> str:
 
 
 def _only_one() -> Group:
-    """The group that is open, where there is one; raises TargetError."""
-    groups = present()
+    """The group that is open, where there is one; raises TargetError. Those of ``%%flame -t`` count only where the
+    program has none of its own."""
+    groups = [one for one in present() if not one.is_lasting] or list({one.labels: one for one in present()}.values())
     if len(groups) == 1:
         return groups[0]
     there = f"{len(groups)} groups are open" if groups else "no group is open"

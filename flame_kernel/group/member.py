@@ -16,6 +16,7 @@ from ..connect.selection import Chosen
 from ..connect.target import Target, load_target
 from ..errors import CannotConnect, FlameError, NotSent
 from ..remote.remote import Remote
+from ..security.rendering import Rendering
 
 # Seconds after a failed connection until the next attempt; before that the same error is raised at once.
 AGAIN = 15.0
@@ -109,6 +110,8 @@ class Member:
         self._was_there = False
         self._closed = False
         self._write_here: Callable[[str, str], None] | None = None
+        self._told: Callable[[str], None] = lambda words: None
+        self._rendering: tuple[Remote, Rendering] | None = None
         self.is_handed_out = False  # somebody has the `Remote`, who may go on with it without the group
         self._pid = os.getpid()
         self.unreached: Exception | None = None  # the error that kept the last job from starting, if any
@@ -130,6 +133,17 @@ class Member:
         if remote.session.trouble is not None:
             return "silent"
         return "idle" if self._present is None else "busy"
+
+    def rendering(self, remote: Remote, say: Callable[[str], None], notebook: bool) -> Rendering:
+        """The filter for what its session shows; ``say`` is told from now on what is withheld.
+
+        ``notebook`` is as for ``Target.rendering``: a session's first cell decides.
+        """
+        self._told = say
+        if self._rendering is None or self._rendering[0] is not remote:
+            made = remote.session.target.rendering(lambda request, words: self._told(words), notebook=notebook)
+            self._rendering = remote, made
+        return self._rendering[1]
 
     @property
     def is_closed(self) -> bool:

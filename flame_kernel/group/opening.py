@@ -30,6 +30,7 @@ def group(
     file: TargetsFile | None = None,
     shared: dict[str, Member] | None = None,
     back: Callable[[str], None] | None = None,
+    confirmed: bool = False,
     **settings: Any,
 ) -> Group:
     """Make a group from names, patterns and groups of ``targets.toml``, from ``host:port``, or from `Remote`s.
@@ -42,20 +43,20 @@ def group(
     ``load`` makes a member's target from its name and the settings; ``file`` is used in place of the usual
     targets.toml.  ``shared`` has members of other groups by label: they are reused with their sessions, and new members
     are added to it.  ``back`` is called with the label of a member that is there again, in a new session; else that is
-    said on stderr.
+    said on stderr.  ``confirmed`` is a yes where the rails of a target want one before code goes to several hosts.
 
     Raises TargetError.
     """
     where = _named(where)
     _register_backend()
     if _has_remotes(where):
-        return _of_remotes(where)
+        return _of_remotes(where, confirmed)
     file = file or TargetsFile(targets_path(os.environ))
     words = cast("str | Sequence[str]", _usual(file) if where is None else where)
     lasting, shared, known = shared is not None, {} if shared is None else shared, known or {}
     present = _present(words, shared)
     if present is not None:
-        return Group(present, lasting=True)
+        return Group(present, lasting=True, confirmed=confirmed)
     chosen = select(words, file, {name: str(one.location) for name, one in known.items()})
     given, seconds = _given(settings), _patience(timeout)
     gate = threading.BoundedSemaphore(AT_ONCE)
@@ -65,7 +66,7 @@ def group(
             if before is not None:
                 before.close()
             shared[one.label] = Member(one, given, gate, back or _back, known.get(one.label), load, seconds)
-    return Group([shared[one.label] for one in chosen], lasting=lasting)
+    return Group([shared[one.label] for one in chosen], lasting=lasting, confirmed=confirmed)
 
 
 def _register_backend() -> None:
@@ -100,9 +101,10 @@ def _has_remotes(where: str | Sequence[Any] | None) -> bool:
     return where is not None and not isinstance(where, str) and any(isinstance(one, Remote) for one in where)
 
 
-def _of_remotes(remotes: Any) -> Group:
+def _of_remotes(remotes: Any, confirmed: bool) -> Group:
     gate = threading.BoundedSemaphore(AT_ONCE)
-    return Group([Member(Chosen(label, label), {}, gate, _back, one) for label, one in _labelled(remotes)])
+    members = [Member(Chosen(label, label), {}, gate, _back, one) for label, one in _labelled(remotes)]
+    return Group(members, confirmed=confirmed)
 
 
 def _can_stay(member: Member | None, known: Remote | None) -> bool:

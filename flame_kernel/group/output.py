@@ -10,6 +10,7 @@ from ..errors import RemoteError
 from ..remote.exceptions import raised_there
 from ..remote.kept_text import HasStreams, KeptStreams
 from ..remote.remote import Remote
+from ..security.rendering import Rendering
 from ..session.inbox import Event
 from ..session.screen import allowed, show
 from ..terminal import plain_text
@@ -68,9 +69,12 @@ class HostOutput(HasStreams):
         """The displays that are more than text."""
         return [data for data in self.displays if set(data) - {"text/plain"}]
 
-    def sink(self, remote: Remote) -> Callable[[Event], None]:
-        """The function that takes the cell's events, on the events thread; filters those of unauthenticated servers."""
-        rendering = remote.session.target.rendering(lambda request, words: self.stream("stderr", f"[{words}]\n"))
+    def withheld(self, words: str) -> None:
+        """Something is not shown, for this reason."""
+        self.stream("stderr", f"[{words}]\n")
+
+    def sink(self, remote: Remote, rendering: Rendering) -> Callable[[Event], None]:
+        """The function that takes the cell's events, on the events thread; ``rendering`` filters them."""
 
         def take(event: Event) -> None:
             if event["type"] == "input_request":

@@ -197,7 +197,8 @@ def _of_any(host: str, error: BaseException) -> str:
     if location:
         words = re.sub(rf" (?:at|on) {re.escape(str(location))}", " there", words).replace(str(location), "it")
     if isinstance(error, FlameError) and not isinstance(error, RemoteError):
-        words = re.sub(rf"(?<![\w.-]){re.escape(host)}(?!\.?[\w-])", "it", words)
+        name = rf"(?<![\w.-]){re.escape(host)}(?!\.?[\w-])"
+        words = re.sub(name, "it", re.sub(rf" (?:at|on) {name}", " there", words))
     return words
 
 

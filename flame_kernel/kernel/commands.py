@@ -132,8 +132,9 @@ class Commands:
         """Carry out a ``%%flame hotfix`` cell."""
         line = parse(lines[0].strip().removeprefix("%%flame"), KERNEL)
         self._check_command(line)
-        self._on_group.of(line)
-        return await self._exchange.hotfix(cell, line, "\n".join(lines[1:]))
+        fix: Callable[..., Any] = self._on_group.of(line) or self._exchange.hotfix
+        reply: dict[str, Any] = await fix(cell, line, "\n".join(lines[1:]))
+        return reply
 
     def _tried(self, line: Line, below: list[str]) -> tuple[list[str], dict[str, Any]]:
         """What a ``%flame try`` line, and the cell below it, run."""

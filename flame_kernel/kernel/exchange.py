@@ -271,7 +271,7 @@ class Exchange:
         session = await self._session()
         shown, following = await self._waits.until(on_thread(lambda: hotfix(session, line.values, text), "hotfix"))
         self._say(cell, shown)
-        return {"payload": [{"source": "set_next_input", "text": following, "replace": False}]} if following else {}
+        return offer(following) if following else {}
 
     async def getmodule(self, cell: OfCell, line: Line) -> None:
         session, file = await self._session(), line["file"]
@@ -294,3 +294,8 @@ class Exchange:
         if call_of(code) is not None:
             raise FlameError(f"functions of cells are on the far side already: write {code} as it is")
         return script(words_of(code))
+
+
+def offer(text: str) -> dict[str, Any]:
+    """A reply that offers the text of the next cell."""
+    return {"payload": [{"source": "set_next_input", "text": text, "replace": False}]}

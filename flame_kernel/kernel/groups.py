@@ -127,6 +127,7 @@ class Groups:
             file=_file(),
             shared=shared,
             back=self._back.append,
+            confirmed=True,  # the user is asked before each cell
         )
 
     def turn_to(self, words: str, given: Mapping[str, Any]) -> None:
@@ -309,7 +310,7 @@ class Groups:
 
     def _begin(self, following: Following, code: str, values: dict[str, Any], options: dict[str, Any]) -> None:
         self._under_way.add(following)
-        self._last = following.begin(code, values, **options)
+        self._last = following.begin(code, values, notebook=True, **options)
 
     async def _pull(self, some: Group, names: list[str]) -> None:
         """Bind names of ``%%local`` cells to what they are on each host."""
@@ -395,7 +396,10 @@ def _none_reached(words: str, results: Results) -> str:
         f"{folding.names(block.hosts)}: {block.text}"
         for block in folding.fold({host: str(error) for host, error in results.errors.items()})
     )
-    return f"none of the {len(results)} hosts of {words} can be used: {plain_text(said)}"
+    who = (
+        f"none of the {len(results)} hosts of {words} can be" if len(results) > 1 else f"the host of {words} cannot be"
+    )
+    return f"{who} used: {plain_text(said)}"
 
 
 def _end(members: dict[str, Member], labels: list[str], keep: bool = False, named: bool = False) -> None:

@@ -28,6 +28,7 @@ from traitlets import Float, default
 
 from .. import __version__
 from ..agent.wire.message import COMMS
+from ..commands import rails
 from ..commands.help import LOCAL
 from ..commands.source import Source
 from ..connect.keys import Ask, hide_keys, without_key
@@ -131,7 +132,9 @@ class FlameKernel(Kernel):
     @property
     def banner(self) -> str:  # type: ignore[override]
         where = plain_text(self._far.words())
-        return f"Remote Flame {__version__}: {where}\n%flame connect WHERE changes that, %flame status shows it."
+        held = self._far.target.rails
+        line = "" if held is None else f"\n{plain_text(rails.words(held))}"
+        return f"Remote Flame {__version__}: {where}{line}\n%flame connect WHERE changes that, %flame status shows it."
 
     @property
     def kernel_info(self) -> dict[str, Any]:

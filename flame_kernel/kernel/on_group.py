@@ -15,6 +15,7 @@ from ..group import folding
 from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.results import Results, told_errors
+from ..hot.words import hot, hotfix
 from ..packages.words import on_each, read
 from ..profile.asking import ProfileOptions, Taking
 from ..remote.modules import send_named
@@ -22,7 +23,7 @@ from ..session.session import Session
 from ..session.user import agrees
 from ..terminal import one_line, plain_text
 from .backend import FarSide
-from .exchange import Exchange
+from .exchange import Exchange, offer
 from .groups import Groups
 from .iopub import Publisher
 from .waits import Stopped, Waits, on_thread
@@ -191,6 +192,24 @@ class OnGroup:
 
         name = line["module"]
         await self._done(cell, self._group.noblock.each(lambda remote: send_named(remote.session, name)), tell)
+
+    async def hot(self, cell: Any, line: Line) -> None:
+        future = self._group.noblock.each(lambda remote: hot(remote.session, line.values))
+        await self._done(cell, future, lambda results: folding.told(dict(results.ok), total=len(results)))
+
+    async def hotfix(self, cell: Any, line: Line, text: str = "") -> dict[str, Any]:
+        """Fix a function on each host, or offer its text for the next cell: that of the first host."""
+        offered: list[str] = []
+
+        def tell(results: Results) -> str:
+            offered.extend(dict.fromkeys(following for _, following in results.ok.values() if following))
+            more = ["The hosts have different texts; this is the first one's."] if len(offered) > 1 else []
+            shown = {host: shown for host, (shown, _) in results.ok.items()}
+            return "\n".join([folding.told(shown, mask=True, total=len(results)), *more])
+
+        future = self._group.noblock.each(lambda remote: hotfix(remote.session, line.values, text))
+        await self._done(cell, future, tell)
+        return offer(offered[0]) if offered else {}
 
     async def pip(self, cell: Any, line: Line) -> None:
         asked, group = read(words_of(line["code"])), self._group

@@ -123,6 +123,8 @@ class Commands:
             print(warning(sentence), file=sys.stderr)
         if alias is not None:
             self._shell.user_ns[alias] = remote
+        if remote.target.rails is not None:
+            print(rails.line(remote.target.rails, f"{name} {remote.target.location}"), end="")
         print(f"{name}: {'' if new else 'connected already, '}{where(remote)}")
 
     def _use(self, line: Line) -> None:
@@ -256,7 +258,6 @@ class Commands:
 
     def _eval(self, line: Line) -> Any:
         code, remote = line["code"], self._remote(line)
-        rails.hold(remote.session, code)
         value = remote.evaluate(code.rstrip(";"))
         return None if code.endswith(";") else value
 
@@ -274,7 +275,6 @@ class Commands:
         name, remote = self._connections.pick(line["target"])
         call = call_of(line["code"])
         if call is not None:
-            rails.hold(remote.session, line["code"])
             function, arguments, named = evaluated(call, self._shell.ev)
             return remote.run(function, *arguments, **named)
         self._cells.follow(name, remote, script(words_of(line["code"])), hide="_flame_script")

@@ -89,6 +89,7 @@ class Groups:
             known=dict(self._connections.items()),
             load=lambda where, given: load_target(where, overrides=given, defaults=defaults),
             shared=self._members,
+            confirmed=True,  # the user is asked before each cell
         )
         self._words = words
         if before is not None and before.labels != found.labels:
@@ -172,7 +173,7 @@ class Groups:
         if background:
             how = dataclasses.replace(how, stream=False)
         following = Following(chosen, how, self._screen())
-        future = self.last = following.begin(code, values)
+        future = self.last = following.begin(code, values, notebook=True)
         if out:
             self._shell.user_ns[out] = future
         if background and pulled:

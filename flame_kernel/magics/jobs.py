@@ -197,7 +197,7 @@ class Job(HasStreams):
         ``trial``: see ``Session.execute``."""
         self._begun = True
         self.is_tried = trial is not None  # its value is gone when it is done
-        more: dict[str, Any] = {"allow_stdin": allow_stdin, "lane": lane or None, "trial": trial}
+        more: dict[str, Any] = {"allow_stdin": allow_stdin, "lane": lane or None, "trial": trial, "held": True}
         reply = self._remote.cell(self.code, self._event, request_id=self.request_id, **more)
         reply.add_done_callback(self._replied)
 

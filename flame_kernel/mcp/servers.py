@@ -90,12 +90,12 @@ class Server:
         self._hold(remote, code, dry_run)
         cell = self._cell(remote, uuid.uuid4().hex)
         how: dict[str, Any] = {"trial": trial(None)} if dry_run else {}
-        cell.begun(remote.cell(code, cell.take, request_id=cell.request_id, allow_stdin=False, **how))
+        cell.begun(remote.cell(code, cell.take, request_id=cell.request_id, allow_stdin=False, held=True, **how))
         return cell
 
     def evaluate(self, expression: str) -> Any:
         """The value of an expression of our tools; no rails, as it is not the agent's code."""
-        return self.remote.evaluate(expression)
+        return self.remote.perform(["eval", expression], ())
 
     def _hold(self, remote: Remote, code: str, dry_run: bool) -> None:
         """Raise FlameError if the target's rails, or ``--read-only``, refuse a cell."""

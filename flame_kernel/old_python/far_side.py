@@ -95,10 +95,14 @@ def _raised():
 def _decoded(text):
     return text if isinstance(text, _text) else text.decode("utf-8", "replace")
 
+def _lines(source):
+    # Not splitlines, which also splits at form feeds.
+    return [line + "\\n" for line in source.split("\\n")]
+
 def _compiled(source, mode):
     # A text has no encoding to be named, which Python 2 says.
     source = re.sub(r"(?m)\\A((?:[ \\t]*#.*\\n)?[ \\t]*#.*?)coding[:=]", r"\\1coded ", source)
-    linecache.cache["<flame>"] = (len(source), None, source.splitlines(True), "<flame>")
+    linecache.cache["<flame>"] = (len(source), None, _lines(source), "<flame>")
     if mode == "eval":
         return [(compile(source, "<flame>", "eval", 0, True), True)]
     tree = compile(source, "<flame>", "exec", ast.PyCF_ONLY_AST, True)
@@ -130,7 +134,7 @@ def _line(source, space, fresh):
                 sys.stdout.write(repr(value) + "\\n")
                 scope["_"] = value
         sys.displayhook = hook
-        linecache.cache["<console>"] = (len(source), None, source.splitlines(True), "<console>")
+        linecache.cache["<console>"] = (len(source), None, _lines(source), "<console>")
         code = codeop.compile_command(source, "<console>", "single")
         if code is None:
             return {"more": True}

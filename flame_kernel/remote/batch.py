@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from ..commands import library_rails as rails
 from ..errors import FlameError, TargetError
 from ..session.user import next_of
 from .calls import Calls, Step
@@ -52,14 +53,15 @@ class Batch:
 
     def execute(self, code: str) -> Future[None]:
         """As `Remote.execute`."""
-        return self._add(["exec", code], (), "none")
+        return self._add(["exec", rails.hold(self._calls.session, code)], (), "none")
 
     def evaluate(self, expression: str) -> Future[Any]:
         """As `Remote.evaluate`."""
-        return self._add(["eval", expression], ())
+        return self._add(["eval", rails.hold(self._calls.session, expression)], ())
 
     def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """As `Remote.run`, for a function that makes no callbacks."""
+        rails.hold_function(self._calls.session, function)
         return self._add(["function", function], (("call", args, kwargs),), "auto", **_AWAITED)
 
     def push(self, values: Mapping[str, Any]) -> Future[None]:

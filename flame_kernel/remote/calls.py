@@ -21,6 +21,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from ..agent.wire import scalars, values
+from ..commands.library_rails import Chains
 from ..errors import CallTimeout, CannotTravel, FlameError, ObjectGone, SessionGone, UnsafeAnswer
 from ..security.trust import offered, opener, pickler
 from ..session.inbox import Event
@@ -37,7 +38,7 @@ from .functions import Shipment
 from .records import sent_class
 
 # Libraries whose values we can decode, if they are installed here.
-LIBRARIES = ("numpy", "pandas", "pyarrow", "polars")
+LIBRARIES = ("numpy", "pandas", "pyarrow", "polars", "torch")
 # How many past requests keep their output routes, because threads that they have started may still print.
 REMEMBERED = 256
 # Seconds after which the far side is told of garbage-collected stand-ins, unless a call takes the message along.
@@ -81,6 +82,7 @@ class Calls:
         self.write: Callable[[str, str], None] = write
         self.on_takeover: Callable[[str, str], None] = lambda ask_id, client: None
         self._bulk = Bulk(session)
+        self._chains = Chains(session)
         self._stand_in = stand_in
         self._reference = reference
         self._pid = os.getpid()
@@ -175,6 +177,8 @@ class Calls:
         raised = None if handed is None else handed.raised(reply.get("raised"))
         if raised is not None:
             raise raised
+        if reply.get("how") == "held":
+            self._chains.reached(str(reply["held"].get("id")), root, steps)
         return self.answer(reply, mode, timeout)
 
     def prepared(
@@ -189,6 +193,7 @@ class Calls:
     ) -> tuple[dict[str, Any], Sequence[Any]]:
         """The request for a chain, and its buffers; large values are sent at once. Raises CannotTravel."""
         self._check()
+        self._chains.hold(root, steps)
         trust = self.session.target.trust and offered()
         shipment = self._shipment(handed)
         if root[0] == "function":
@@ -204,6 +209,7 @@ class Calls:
 
     def forget(self, known: str) -> None:
         """Note that a stand-in was garbage-collected. Called on any thread, also by destructors, so it never waits."""
+        self._chains.forget(known)
         if os.getpid() == self._pid:
             self._released.put(known)
 

@@ -62,7 +62,7 @@ class Console:
 
     def banner(self) -> str:
         """The text at the start: the far side's Python, platform and location."""
-        found = self._far.evaluate("(lambda s: (s.version, s.platform))(__import__('sys'))")
+        found = self._far.perform(["eval", "(lambda s: (s.version, s.platform))(__import__('sys'))"], ())
         version, platform = found if isinstance(found, tuple) and len(found) == 2 else ("?", "?")
         return plain_text(f"Python {version} on {platform}\n(Remote console on {self._far.session.location})")
 

@@ -63,6 +63,20 @@ def identifier(name: Any, what: str) -> str:
     return name
 
 
+def text_name(name: Any) -> str:
+    """``name``, which must be text."""
+    if not isinstance(name, str):
+        raise TypeError(f"names of the session are text, not {type(name).__name__}")
+    return name
+
+
+def text(code: Any) -> str:
+    """``code``, which must be text."""
+    if not isinstance(code, str):
+        raise TypeError(f"expected text, not {type(code).__name__}")
+    return code
+
+
 def push(calls: Calls, values: Mapping[str, Any]) -> None:
     """As `Remote.push`, for the calls of any session."""
     named = {identifier(name, "a name"): value for name, value in values.items()}

@@ -9,10 +9,12 @@ import queue
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from ..commands import rails
+from ..commands.looking import trial as asked_trial
 from ..errors import FlameError
 from ..session.inbox import Event
 from ..session.requests import Reply
@@ -20,6 +22,7 @@ from ..session.screen import allowed, show
 from ..session.session import Session
 from ..session.user import catch_interrupts, in_notebook, next_of
 from ..terminal import COLOUR, clean
+from .exceptions import raised_there
 
 # After so many Ctrl-C for one cell we stop waiting for it instead of interrupting it again.
 LAST_PRESS = 4
@@ -41,9 +44,14 @@ class Far(Protocol):
         silent: bool = False,
         store_history: bool = True,
         program: dict[str, Any] | None = None,
+        held: bool = False,
+        trial: dict[str, Any] | None = None,
     ) -> Future[Reply]: ...
 
-    def evaluate(self, expression: str) -> Any: ...
+    @property
+    def write(self) -> Callable[[str, str], None]: ...
+
+    def perform(self, root: list[Any], steps: Sequence[Any]) -> Any: ...
 
 
 class Left(FlameError):
@@ -106,10 +114,11 @@ class Foreground(Terminal):
         store_history: bool = True,
         request_id: str | None = None,
         program: dict[str, Any] | None = None,
+        trial: dict[str, Any] | None = None,
     ) -> Reply:
         """Run one cell and return the content of its execute_reply. Raises FlameError if the reply never comes.
 
-        Every Ctrl-C interrupts the cell on the far side. ``program``: see ``Session.execute``.
+        Every Ctrl-C interrupts the cell on the far side. ``program``, ``trial``: see ``Session.execute``.
         """
         request_id = request_id or uuid.uuid4().hex
         self.presses = 0
@@ -133,6 +142,8 @@ class Foreground(Terminal):
             silent=silent,
             store_history=store_history,
             program=program,
+            trial=trial,
+            held=True,
         )
         self.begun(request_id)
         try:
@@ -216,6 +227,28 @@ class Foreground(Terminal):
         if not line:
             raise EOFError
         return line.removesuffix("\n")
+
+
+class _Shown(Foreground):
+    """Writes what a trial prints to where the calls of the library write; its error is raised."""
+
+    def stream(self, name: str, text: str) -> None:
+        self._far.write(name, text)
+
+    def error(self, content: dict[str, Any]) -> None:
+        """Nothing: it is raised."""
+
+
+def tried(remote: Any, code: str, seconds: float | None) -> None:
+    """Try code; raises what it raised, as RemoteError, and FlameError."""
+    how = asked_trial(seconds)
+    rails.hold(remote.session, code, tried=True)
+    shown = _Shown(remote)
+    reply = shown.run(code, store_history=False, trial=how)
+    if shown.presses:
+        raise KeyboardInterrupt
+    if reply.get("status") == "error":
+        raise raised_there({**reply, "bases": [reply.get("ename")]}, {})
 
 
 def write(name: str, text: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..commands.library_rails import refuse
 from ..errors import TransferError
 from ..session.session import Session
 
@@ -67,6 +68,7 @@ def sendmodule(session: Session, module: str | ModuleType, source: str | None = 
     version; objects that came from the old one do not change.  It stays in memory until the session ends.  Raises
     TransferError, one sentence, if there is no source or it cannot be compiled there.
     """
+    refuse(session, "sendmodule")
     left_out: tuple[str, ...] = ()
     data: dict[str, bytes] = {}
     if source is not None:

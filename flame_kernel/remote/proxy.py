@@ -21,6 +21,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, cast
 
+from ..agent.wire.tables import tensors
 from ..errors import FlameError, cap
 from ..security.offers import identifiers
 from ..terminal import clean, coloured_text, one_line, plain_text
@@ -96,9 +97,10 @@ class RemoteObject(metaclass=_Meta):
 
     # -- our own methods ---------------------------------------------------------------------------------------------
 
-    def fetch(self) -> Any:
+    def fetch(self, *, device: str | None = None) -> Any:
         """The value itself, however large; CannotTravel if it is not plain data and there is no ``trust=True``."""
-        return self._flame_calls.perform(self._flame_root, self._flame_steps, "value")
+        with tensors.on(device):  # else tensors come to where they were
+            return self._flame_calls.perform(self._flame_root, self._flame_steps, "value")
 
     def ref(self) -> RemoteObject:
         """The object as a stand-in, even if it is plain data."""
@@ -482,8 +484,7 @@ for _name in _ARITHMETIC.split():
 def _class(methods: frozenset[str], routine: bool) -> type[RemoteObject]:
     """The class of stand-ins for objects whose class has ``methods``."""
     body: dict[str, Any] = {"__slots__": (), "__module__": __name__, "_flame_about_protocol": methods}
-    body["__doc__"] = RemoteObject.__dict__["__doc__"]  # otherwise it would be None
-    body.update({name: _METHODS[name] for name in methods})
+    body |= {name: _METHODS[name] for name in methods} | {"__doc__": RemoteObject.__dict__["__doc__"]}  # else None
     if "__enter__" in methods:
         body["__exit__"] = _exit
     if "__aenter__" in methods:

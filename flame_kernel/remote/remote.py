@@ -23,7 +23,8 @@ from concurrent.futures import Future
 from types import ModuleType
 from typing import Any
 
-from ..commands import monitor
+from ..agent.wire.tables import tensors
+from ..commands import library_rails, monitor
 from ..connect.target import Target
 from ..errors import FlameError
 from ..files import transfer
@@ -43,7 +44,8 @@ from .batch import Batch
 from .callbacks import CalledBack
 from .calls import Calls, Sink, Step
 from .console import Console, history_file
-from .far_names import Modules, by_path, identifier, pull, push
+from .far_names import Modules, by_path, identifier, pull, push, text, text_name
+from .foreground import tried
 from .functions import RemoteFunction
 from .modules import SentModule, getmodule, sendmodule
 from .proxy import chain, reference, stand_in
@@ -208,7 +210,7 @@ class Remote:
 
     def module(self, name: str) -> Any:
         """A module by its name; ModuleNotFoundError if there is none."""
-        return by_path(self._calls, _text(name), lookahead.goes_on(sys._getframe(1)))
+        return by_path(self._calls, text(name), lookahead.goes_on(sys._getframe(1)))
 
     def builtin(self, name: str) -> Any:
         """A built-in function by its name."""
@@ -218,11 +220,16 @@ class Remote:
 
     def execute(self, code: str, *, timeout: float | None = None) -> None:
         """Run statements in the session's namespace; their output appears here."""
-        self._calls.perform(["exec", _text(code)], (), "none", **_options(timeout))
+        self._calls.perform(["exec", library_rails.hold(self.session, text(code))], (), "none", **_options(timeout))
+
+    def try_(self, code: str, *, timeout: float | None = None) -> None:
+        """Run code in a copy of the process there; show what it would have changed."""
+        tried(self, text(code), timeout)
 
     def evaluate(self, expression: str, *, ref: bool = False, timeout: float | None = None) -> Any:
         """The value of an expression in the session's namespace; with ``ref`` always a stand-in for it."""
-        return self._calls.perform(["eval", _text(expression)], (), "keep" if ref else "auto", **_options(timeout))
+        code = library_rails.hold(self.session, text(expression))
+        return self._calls.perform(["eval", code], (), "keep" if ref else "auto", **_options(timeout))
 
     def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a local function on the far side: it is sent as source, with what it uses (see `functions`).
@@ -235,6 +242,7 @@ class Remote:
                 function = function.func
             else:
                 function = function.local
+        library_rails.hold_function(self.session, function)
         call = ("call", args, kwargs)
         return self._calls.perform(["function", function], (call,), **{"await": True})  # type: ignore[arg-type]
 
@@ -254,7 +262,7 @@ class Remote:
         return Batch(self._calls)
 
     def __getitem__(self, name: str) -> Any:
-        step = ("item", _name(name))
+        step = ("item", text_name(name))
         if lookahead.goes_on(sys._getframe(1)):
             return chain(self._calls, ["names"], step)
         return self._calls.perform(["names"], (step,))
@@ -263,7 +271,7 @@ class Remote:
         self._calls.perform(["names"], (("set_item", identifier(name, "a name"), value),), "none")
 
     def __delitem__(self, name: str) -> None:
-        self._calls.perform(["names"], (("delete_item", _name(name)),), "none")
+        self._calls.perform(["names"], (("delete_item", text_name(name)),), "none")
 
     def __contains__(self, name: object) -> bool:
         return self._calls.demand(["names"], (("op", "contains", name),), bool)
@@ -276,13 +284,15 @@ class Remote:
         found = self._calls.demand(["user_names"], (), list)
         return [name for name in found if isinstance(name, str)]
 
-    def push(self, values: Mapping[str, Any]) -> None:
-        """Bind several names on the far side; none of them if one value cannot be sent."""
-        push(self._calls, values)
+    def push(self, values: Mapping[str, Any], *, device: str | None = None) -> None:
+        """Bind several names on the far side; none of them if one value cannot be sent. ``device``: for tensors."""
+        with tensors.on(device):
+            push(self._calls, values)
 
-    def pull(self, names: Sequence[str]) -> dict[str, Any]:
+    def pull(self, names: Sequence[str], *, device: str | None = None) -> dict[str, Any]:
         """Fetch the values of several names, however large; FlameError if one is not defined."""
-        return pull(self._calls, names)
+        with tensors.on(device):
+            return pull(self._calls, names)
 
     def _ipython_key_completions_(self) -> list[str]:
         """Names for ``pi["<Tab>``; called by IPython."""
@@ -300,14 +310,17 @@ class Remote:
         silent: bool = False,
         store_history: bool = True,
         lane: str | None = None,
+        held: bool = False,
         **more: Any,
     ) -> Future[Reply]:
         """Run a cell; return a future of the content of its execute_reply.
 
         ``sink`` gets only the events of this cell, also those of threads that it leaves behind. It is called on the
         events thread and must not wait for this session. The future's ``request_id`` can be passed to ``interrupt``. On
-        another ``lane`` the cell does not wait for other cells. ``more``: see ``Session.execute``.
+        another ``lane`` the cell does not wait for other cells. ``held``: the caller has asked the rails of the target.
+        ``more``: see ``Session.execute``.
         """
+        code = code if held else library_rails.hold(self.session, text(code))
         request_id = request_id or uuid.uuid4().hex
         self._calls.route(request_id, sink)
         future = self.session.execute(
@@ -363,6 +376,7 @@ class Remote:
 
         The last path is the destination, unless ``dst`` is given. ``progress`` shows a bar; None: if a user can see it.
         """
+        library_rails.refuse(self.session, "put")
         sources, to = transfer.sources_and_destination(paths, dst)
         return transfer.put(self.session, sources, to, progress=progress)
 
@@ -375,6 +389,7 @@ class Remote:
 
     def sendfile(self, filename: transfer.Name, filedata: bytes | bytearray | memoryview) -> None:
         """Write a file with this content on the far side."""
+        library_rails.refuse(self.session, "sendfile")
         transfer.sendfile(self.session, filename, filedata)
 
     def getfile(self, filename: transfer.Name) -> bytes:
@@ -432,10 +447,12 @@ class Remote:
 
     def install(self, *requirements: str, first: bool = False, progress: bool | None = None) -> packages.Installed:
         """Install packages there that pip fetches here: ``pi.install("rich")``; ``first``: before what the host has."""
+        library_rails.refuse(self.session, "install")
         return packages.install(self.session, requirements, consent=lambda _: True, first=first, progress=progress)
 
     def uninstall(self, *names: str) -> list[str]:
         """Remove packages that ``install`` has sent; without names all of them, and the folder."""
+        library_rails.refuse(self.session, "uninstall")
         return packages.uninstall(self.session, names or None)
 
     def console(self) -> Console:
@@ -466,18 +483,6 @@ class Remote:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _name(name: Any) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"names of the session are text, not {type(name).__name__}")
-    return name
-
-
-def _text(code: Any) -> str:
-    if not isinstance(code, str):
-        raise TypeError(f"expected text, not {type(code).__name__}")
-    return code
 
 
 def _options(timeout: float | None) -> dict[str, Any]:

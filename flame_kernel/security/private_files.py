@@ -1,5 +1,6 @@
 """Writes files that only the user can read (mode 0600): keys, certificates, targets, known servers, histories.
 
+On Windows there are no modes: what lies in a user's own folders has an access list that keeps other users out.
 All functions raise OSError; callers turn it into a message of their own.
 """
 
@@ -11,8 +12,12 @@ import tempfile
 from pathlib import Path
 
 # Flags to open a file that must not exist yet, and to open one for appending.
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_MORE = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+# Those of Windows leave line ends as they are, and descriptors to us alone.
+_ALWAYS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY", "O_NOINHERIT"))
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _ALWAYS
+_MORE = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _ALWAYS
+# Flags to read a file; opening does not hang if it is a FIFO, and for regular files that flag has no effect.
+READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _ALWAYS
 
 
 def create(path: Path, content: bytes) -> None:

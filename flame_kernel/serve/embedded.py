@@ -159,6 +159,11 @@ class EmbeddedServer:
                 self._process.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
+        if not hasattr(os, "killpg"):
+            raise FlameError(
+                "the kernel cannot start a flame server of its own on this system; start one (jupyter flame serve "
+                "--port 9999 --key-file PATH), and name it: %flame connect localhost:9999 --key-file PATH"
+            )
         try:
             log = os.dup(2)
         except OSError:  # as a service we may have no stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import pwd
 import struct
 import sys
 import time
@@ -95,6 +94,8 @@ def _text(path: str | Path) -> str:
 
 
 def _user(uid: int) -> str:
+    import pwd  # Windows has none, and comes no further than `check`
+
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

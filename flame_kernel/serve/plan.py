@@ -179,7 +179,7 @@ def _check_socket(path: Path) -> None:
         status = folder.stat()
     except OSError as error:
         raise TargetError(f"cannot use the folder {folder}: {error.strerror}; choose another place") from error
-    if status.st_mode & 0o077 or status.st_uid != os.getuid():
+    if hasattr(os, "getuid") and (status.st_mode & 0o077 or status.st_uid != os.getuid()):
         raise TargetError(
             f"the folder {folder} is open to others (mode {stat.S_IMODE(status.st_mode):04o}); run: chmod 700 {folder}"
         )

@@ -32,7 +32,7 @@ import signal, types
 def end(*args):
     sys.exit(0)
 
-for number in (signal.SIGTERM, signal.SIGHUP):
+for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
     signal.signal(number, end)
 daemon = hardened = None
 try:

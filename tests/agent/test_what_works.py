@@ -20,6 +20,8 @@ from farside import HERE, FlameServer, Python, bare_pyro
 import flame
 from flame_kernel.remote.remote import Remote
 
+# What a newer Python warns of is an error, but for what Pyro4 itself calls.
+WARNINGS = "error,ignore:isSet() is deprecated"
 BARE = [python for python in farside.every_python() if not python.pyro]
 
 
@@ -45,7 +47,10 @@ def _connected(side: str, place: str, python: Python | None) -> Iterator[Remote]
             path = os.pathsep.join([str(HERE / "apps" / "like_pypy"), bare_pyro()])
             server = stack.enter_context(farside.stopped(FlameServer(BARE[-1], env={"PYTHONPATH": path})))
         else:
-            server = stack.enter_context(farside.stopped(FlameServer(python)))
+            env = (
+                {"PYTHONWARNINGS": WARNINGS} if python.version >= (3, 14) and python.implementation == "cpython" else {}
+            )
+            server = stack.enter_context(farside.stopped(FlameServer(python, env=dict(env))))
         yield stack.enter_context(flame.connect(server.location, key=server.key, place=place))
 
 

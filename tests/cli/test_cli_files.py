@@ -161,6 +161,9 @@ def test_sync(servertype: str, flame_server: type[FlameServer], tree: Path, tmp_
         ("sync -t {there} a :b", 1, "'a' is not a folder here"),
         ("sync -t {there} :/etc/hostname b", 1, "'/etc/hostname' is not a folder"),
         ("sync -t {there} . :/nowhere/b", 1, "/nowhere does not exist on "),
+        ("put -t {there} . /etc/hostname/b", 1, "/etc/hostname is not a folder on "),
+        ("get -t {there} /etc/hostname /etc/passwd/b", 1, "/etc/passwd is not a folder here"),
+        ("get -t {there} /" + "n" * 300, 1, "]' on localhost:"),
     ],
 )
 def test_what_cannot_be(words: str, code: int, says: str, server: FlameServer, tmp_path: Path) -> None:

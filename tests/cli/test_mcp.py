@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from farside import FlameServer, pythons, random_key, stopped
+from flakylink import FlakyLink
 from mcp import Client, StdioServerParameters
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -116,6 +117,24 @@ async def looks(one: Agent, folder: Path) -> None:
     assert (await one.call("read_file", path=path, offset=4))["data"] == "zwei ä"
     assert {"name": "a.txt", "kind": "file", "size": 11} in (await one.call("list_files", path=str(folder)))["data"]
     assert "No such file" in await one.error("read_file", path=path + "x")
+
+
+def test_a_link_that_breaks_while_a_cell_runs(tmp_path: Path) -> None:
+    with stopped(FlameServer(pythons()[-1])) as server, FlakyLink(server.location) as link:
+        asyncio.run(cut_off(link, tmp_path))
+
+
+async def cut_off(link: FlakyLink, folder: Path) -> None:
+    async with agent("-t", link.location, "--shell", "mini", environ={}) as one:
+        await one.call("execute", code="x = 5", wait=30)
+        running = await one.call("execute", code=GOES_ON.format(path=str(folder / "go")), wait=0.1)
+        link.down("rst")
+        asked = asyncio.create_task(one.call("output", cell=running["cell"], wait=40))
+        (folder / "go").touch()
+        link.up()
+        found = await asked
+        assert (found["state"], found["data"][-5:]) == ("done", "over\n")
+        assert (await one.call("execute", code="x", wait=30))["data"] == "5\n"  # the same session
 
 
 def test_rails_of_an_agent(tmp_path: Path) -> None:

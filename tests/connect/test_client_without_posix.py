@@ -9,13 +9,13 @@ from pathlib import Path
 from farside import HERE, FlameServer
 
 # What other libraries need of it on this system they have imported before.
-CLIENT = """
+CLIENT = r"""
 import pathlib, sys
 import IPython, argcomplete, ipykernel.kernelapp, jupyter_client, jupyter_core.application, prompt_toolkit, tqdm
 import multiprocessing.popen_spawn_posix, tornado.platform.asyncio
 where, take_away, folder = sys.argv[1:]
 exec(pathlib.Path(take_away).read_text())
-import flame
+import flame, flame_kernel.serve.ignite, flame_kernel.serve.plan, flame_kernel.cli.subcommands.ignite
 with flame.connect(where) as pi:
     pi["x"] = b"x" * 3_000_000
     assert len(pi["x"]) == 3_000_000
@@ -30,6 +30,16 @@ try:
     flame.connect("./u:" + folder + "/socket")
 except flame.TargetError as e:
     print(e)
+try:
+    flame.connect("ssh://there/9999")
+except flame.TargetError as e:
+    print(e)
+from flame_kernel.connect.keys import read_key
+(here / "key").write_bytes(b"secret\r\n")
+(here / "key").chmod(0o666)  # as all files have it on Windows
+read_key(here / "key")
+from flame_kernel.files.destination import plain_name
+print(plain_name(r"C:\there\a.txt"))
 from flame_kernel.cli.__main__ import main
 sys.argv = ["jupyter-flame", "exec", "-t", where, "print(6 * 7)"]
 main()
@@ -42,4 +52,8 @@ def test_all_a_user_does(server: FlameServer, tmp_path: Path) -> None:
         [sys.executable, "-c", CLIENT, server.location, away, tmp_path], capture_output=True, text=True, timeout=55
     )
     sentence = f"Python has no unix sockets on this system, such as ./u:{tmp_path}/socket; give host:port"
-    assert (done.stderr, done.stdout.splitlines()) == ("", ["hi", sentence, "42"])
+    ssh = "connect to localhost:9999"
+    lines = done.stdout.splitlines()
+    assert done.stderr == ""
+    assert lines[2].endswith(ssh)
+    assert lines[:2] + lines[3:] == ["hi", sentence, "a.txt", "42"]

@@ -182,5 +182,5 @@ def test_an_empty_group_is_a_mistake_where_it_is_named(tmp_path: Path) -> None:
 
 
 def test_a_group_where_one_server_is_wanted(file: TargetsFile) -> None:
-    with pytest.raises(TargetError, match="web is a group of servers, and one is wanted here"):
+    with pytest.raises(TargetError, match="web is a group of servers, and one is wanted here; name one of "):
         load_target("web", environ={"FLAME_CONFIG": str(file.path)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ntpath
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from farside import FlameServer
 from transfers import SERVERS, connected, far_side
 
 from flame_kernel.errors import TransferError
+from flame_kernel.files import destination
 from flame_kernel.files.sync import SyncOptions, sync_down, sync_up
 from flame_kernel.remote.remote import Remote
 
@@ -103,3 +105,22 @@ def test_a_folder_takes_the_place_of_a_file(pi: Remote, tmp_path: Path) -> None:
         sync(pi.session, f"{tmp_path / 's'}/", str(tmp_path / name), SyncOptions(report=lines.append), False)
         assert tree(tmp_path / name) == ["a", "a/f", "other"]
         assert "delete a" in lines
+
+
+def test_paths_there_are_not_this_systems(pi: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client on Windows joins its own paths with backslashes, and those of a far side with slashes."""
+    (tmp_path / "tree" / "in").mkdir(parents=True)
+    (tmp_path / "tree" / "in" / "b").write_text("b")
+    (tmp_path / "there").mkdir()
+    monkeypatch.setattr(os.path, "join", ntpath.join)
+    pi.put(tmp_path / "tree", f"{tmp_path}/there", progress=False)
+    monkeypatch.undo()
+    assert (tmp_path / "there" / "tree" / "in" / "b").read_text() == "b"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("C:\\a\\b.txt", "b.txt"), ("\\\\pc\\share\\f", "f"), ("c:/x/y/", "y"), ("a\\b", "a\\b"), ("x/a:b", "a:b")],
+)
+def test_the_name_in_a_path_of_windows(path: str, name: str) -> None:
+    assert destination.plain_name(path) == name

@@ -183,8 +183,10 @@ def test_joblib(pair: Group) -> None:
 
 
 def test_joblibs_backend_is_registered_and_takes_the_group_that_is_open(pair: Group) -> None:
+    of_magics = flame.group("127.0.0.1:9", shared={})
     with parallel.parallel_config(backend="flame"):
         results = parallel.Parallel()(parallel.delayed(who)(n) for n in range(30))
+    of_magics.close()
     assert os.getpid() not in {pid for _, pid in results}
     with (
         flame.group([pair[0]]),

@@ -114,6 +114,13 @@ def test_a_cell_on_members_that_are_idle_has_no_thread_and_its_turn(server: Flam
         assert [one.text for one in behind[1].result(20).ok.values()] == ["True\n", "True\n"]
         assert list(future.result(20).ok) == list(pair.labels)
         wait_until(lambda: not members_threads(), "and again")
+        told: list[object] = []
+        first, called = pair[0], threading.Event()
+        future = pair.noblock.cell("seen = 3")
+        future.add_done_callback(lambda done: (told.append(first.evaluate("seen")), called.set()))
+        assert called.wait(20), "a callback may ask the session whose answer was the last one"
+        assert told == [3]
+        wait_until(lambda: not members_threads(), "and once more")
         gate.unlink()
         given_up = pair.noblock.cell(hold)
         never = pair.noblock.cell("never = 1")

@@ -53,7 +53,7 @@ def test_what_we_say_at_each_host_is_told_once_and_what_it_said_is_not_changed()
     errors = {host: flame.FlameError(f"there is no variable 'x' at {host}; dir() there shows all") for host in HOSTS}
     headline, words = told_errors(errors, 2)
     assert "2 of 2 hosts: web1, web2" in headline
-    assert words == "FlameError: there is no variable 'x' at it; dir() there shows all"
+    assert words == "FlameError: there is no variable 'x' there; dir() there shows all"
     raised = {host: flame.RemoteError("OSError", f"no file at {host}", "") for host in HOSTS}
     assert told_errors(raised, 2)[1::2] == ["OSError: no file at web1", "OSError: no file at web2"]
 

@@ -70,13 +70,14 @@ def test_functions_of_every_kind_get_new_code_and_the_old_one_back(pi: Remote) -
             assert "new" in str(after), name
             assert "old" not in str(after), name
             assert fixing.source_of(pi.session, f"fixed_app.{name}") == text + "\n"
+            pi.hotfix(f"fixed_app.{name}", text.replace("new", "new, newer")).undo()  # one more
         assert pi.evaluate(call) == before, name
     assert pi.evaluate("app.plain.__doc__") == "Text."
     assert "nothing is fixed there" in fixing.table(pi.session)
     log = pi.evaluate("app.LOG")
-    assert len(log) == 2 * len(CASES)
+    assert len(log) == 4 * len(CASES)
     assert "hotfix #1 of fixed_app.plain applied: user " in log[0]
-    assert "of fixed_app.plain undone: user " in log[1]
+    assert "of fixed_app.plain undone: user " in log[3]
 
 
 REFUSED = [

@@ -193,6 +193,8 @@ def test_the_agent_needs_the_standard_library_only() -> None:
             "pandas",
             "pyarrow",
             "polars",
+            "torch",
+            "ml_dtypes",
             "cloudpickle",
             "IPython",
             "psutil",

@@ -197,6 +197,17 @@ def test_without_stdin_nothing_is_asked(kernel: Kernel, code: str) -> None:
     assert ok(kernel.execute("input('now: ')", answers=("it may",))).result == "'it may'"
 
 
+def test_a_stop_at_a_question_shows_the_cells_own_line(kernel: Kernel) -> None:
+    run = kernel.submit("input('sure? ')")
+    kernel.wait_for(lambda: run.prompts, "the question")
+    kernel.interrupt()
+    kernel.wait(run)
+    assert run.error is not None
+    assert run.error["ename"] == "KeyboardInterrupt"
+    assert "input('sure? ')" in uncoloured(run.traceback)
+    assert "flame_agent" not in run.traceback
+
+
 def test_an_error_drops_the_cells_that_wait(kernel: Kernel) -> None:
     failing = kernel.submit("input(); ran = ['first']; 1/0")
     kernel.wait_for(lambda: failing.prompts, "the prompt")

@@ -47,6 +47,7 @@ def test_the_cause_is_told_in_the_cell(name: str) -> None:
         assert re.search(r"(peak memory|memory below) \d+(\.\d)? [MG]iB\)", said)
         assert "Fatal Python error: Segmentation fault" in run.traceback  # faulthandler's words
         assert re.search(r"line 3 in <(module|cell line: \d+)>", run.traceback)
+        assert "flame_agent" not in run.traceback
         assert k.execute("'kept' in globals()").result == "False"
 
         run = died(k, "import os; os._exit(3)")

@@ -75,6 +75,16 @@ def test_every_cell_runs_on_all_and_is_told_once(kernel: Kernel) -> None:
     assert [row.split()[:2] for row in rows] == [[name, "idle"] for name in HOSTS]
 
 
+def test_that_rich_output_is_off_is_said_once(kernel: Kernel) -> None:
+    ok(kernel.execute("class Bold:\n    __repr__ = lambda self: 'plain'\n    _repr_html_ = lambda self: '<b>b</b>'"))
+    said = ok(kernel.execute("Bold()")).stdout
+    assert "all 3 hosts" in said
+    assert said.count("HTML and widgets are off: this server has no key") == 1
+    again = ok(kernel.execute("Bold()")).stdout
+    assert again.count("plain") == 1
+    assert "HTML" not in again
+
+
 def test_a_silent_cell_shows_nothing_and_counts_nothing(kernel: Kernel) -> None:
     run = kernel.execute("quiet = 1\nprint('x')", silent=True)
     assert run.output == []
@@ -294,6 +304,7 @@ MISTAKES = [
     ("%flame watch x", "is for one host, and cells run on the group web"),
     ("%flame where --every 1", "a live view is for one host"),
     ("%flame replay", "is for one host"),
+    ("%flame connect dead*1", "the host of dead*1 cannot be used: dead/1: cannot reach"),
     ("%flame connect dead,127.0.0.1:10", "none of the 2 hosts of dead,127.0.0.1:10 can be used"),
     ("%flame px --install", "here it is %flame px"),
 ]

@@ -94,7 +94,7 @@ def test_run_all_is_asked_once(server: FlameServer, tmp_path: Path) -> None:
         assert all(run.stdout.endswith(f"{number}\n") for number, run in enumerate(runs))
         runs = together(k, "n")
         assert runs[0].error is not None
-        assert "not run: you were asked" in runs[0].error["evalue"]
+        assert "want a yes before this cell, and you did not give it" in runs[0].error["evalue"]
         assert all(run.reply is not None and run.reply["status"] != "ok" for run in runs)
         assert not any(run.stdout for run in runs)
 
@@ -105,7 +105,7 @@ def test_a_group_is_asked(server: FlameServer, tmp_path: Path) -> None:
         no = k.execute(cell, answers=("n",))
         assert [prompt for prompt, _ in no.prompts] == ["Run this cell on 2 hosts, prod among them? [y/N] "]
         assert no.error is not None
-        assert "not run: you were asked" in no.error["evalue"]
+        assert "want a yes before this cell, and you did not give it" in no.error["evalue"]
         alone = k.execute(cell, allow_stdin=False)
         assert alone.error is not None
         assert "nobody can be asked here" in alone.error["evalue"]
@@ -216,5 +216,5 @@ def test_the_table_and_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert load_target("localhost:9").rails == load_target("prod").rails == Rails(read_only=True)
     names = ("prod", "localhost:9", "localhost:8", "nobody")
     assert rails.of_targets(names) == dict.fromkeys(names[:2], Rails(read_only=True))
-    with pytest.raises(TargetError, match="'rails' is not a setting"):
+    with pytest.raises(TargetError, match=r"'rails' stands in the rails of a target in .*; no option changes rails"):
         load_target("prod", overrides={"rails": Rails()})

@@ -52,7 +52,7 @@ def test_rails(shell: Shell, server: FlameServer, tmp_path: Path, monkeypatch: p
         return "n"
 
     monkeypatch.setattr("builtins.input", answer)
-    is_one_sentence(shell.run("%%flame -t prod*2\nprint(1)"), "not run: you were asked")
+    is_one_sentence(shell.run("%%flame -t prod*2\nprint(1)"), "want a yes before this cell, and you did not give it")
     assert asked == ["Run this cell on 2 hosts, prod among them? [y/N] "]
     is_one_sentence(shell.run("%flame px -t prod*2 app.x = 1"), "assigns to app.x")
 

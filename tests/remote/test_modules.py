@@ -74,6 +74,14 @@ def test_source_becomes_a_module_where_cells_run(pi: Remote) -> None:
     assert pi.evaluate("stuff.__file__, stuff.__name__, stuff.__spec__.origin")[1] == "stuff"
 
 
+def test_a_form_feed_begins_no_line(pi: Remote) -> None:
+    """As in a file: what ``str.splitlines`` takes for the end of a line is none."""
+    pi.sendmodule("feeds", "'\f \u2028 \x1c \x85'\ndef f():\n    return 'here'\n")
+    assert pi.evaluate("__import__('inspect').getsource(__import__('feeds').f)") == "def f():\n    return 'here'\n"
+    pi.execute("'\f'\ndef g():\n    return 'there'")
+    assert pi.evaluate("__import__('inspect').getsource(g)") == "def g():\n    return 'there'\n"
+
+
 def test_nothing_runs_until_it_is_imported(pi: Remote) -> None:
     pi.sendmodule("loud", "raise RuntimeError('it ran')\n")
     assert not pi.evaluate("'loud' in __import__('sys').modules")

@@ -1,4 +1,4 @@
-"""Servers on odd hosts: locale, home, limits, masks, descriptors. Sessions, files and modules work as elsewhere."""
+"""Servers on odd hosts: locale, home, limits, masks, descriptors, 32 bits: a session works as elsewhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import farside
 import pytest
 from farside import FlameServer, bare_pyro
+from needs import missing
 from walk import walk
 
 import flame
@@ -24,12 +25,15 @@ HOSTS = {
     "umask 000": ("umask 000;", {}),
     "30 descriptors": ("ulimit -n 30;", {}),
     "from a zip": ("", {}),
+    "32 bits": ("", {}),
 }
 
 
 def started(host: str, folder: Path) -> FlameServer:
     before, environ = HOSTS[host]
     python = next(one for one in reversed(farside.pythons()) if not one.pyro)
+    if host == "32 bits":
+        python = farside.of_32_bits() or missing("a Python of 32 bits: python tests/support/other_pythons.py")
     if host == "from a zip":
         environ = {"PYTHONPATH": shutil.make_archive(str(folder / "all"), "zip", bare_pyro())}
     closed = " <&- 2>&-" if host == "closed descriptors" else ""

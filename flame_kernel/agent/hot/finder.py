@@ -7,9 +7,7 @@ In a process that is not the session's own, only code of the session finds them.
 
 import importlib
 import importlib.machinery
-import importlib.util
-import linecache
-import posixpath
+import os
 import sys
 import threading
 
@@ -138,11 +136,7 @@ class Hot:
             return None
         if source is None:
             return self._namespace(name, path)
-        spec = importlib.util.spec_from_loader(name, source, origin=source.filename, is_package=source.package)
-        spec.has_location = True  # so it has a __file__
-        if source.package:
-            spec.submodule_search_locations = [ROOT + name.replace(".", "/")]
-        return spec
+        return source.spec()
 
     def _may(self, name, path):
         """Whether code of the session asks, and the module's package was served by us."""
@@ -167,10 +161,19 @@ class Hot:
 
     def _path_hook(self, path):
         """A finder for the folder of a package that we serve; ImportError for any other path."""
-        name = path[len(ROOT) :].replace("/", ".") if isinstance(path, str) else ""
-        if not (name in self.files.sources or name in self.namespaces) or not path.startswith(ROOT):
-            raise ImportError("not a package of hot code")
-        return package_files.Finder(self.files, name, self.find_spec)
+        return package_files.finder(self.files, path, self.find_spec, self.namespaces)
+
+    def texts(self):
+        """What has come so far, as ``Modules.texts`` of what was sent."""
+        known = [(one.name, one.package, one.text) for one in list(self.files.sources.values()) if one.text is not None]
+        names = {name for name, _, _ in known}
+        for name, text in list(self._at_hand.items()):
+            if name in self.files.sources and name not in names:
+                known.append((name, self.files.sources[name].package, text))
+        for name in self.namespaces:  # in a worker they may be packages with a file
+            if not any(os.path.isdir(os.path.join(folder, *name.split("."))) for folder in sys.path):
+                known.append((name, True, ""))
+        return ROOT, known, self.files.data.kept()
 
     def text_of(self, name):
         """The source of a module: it came with another one, or is fetched now. Raises ImportError."""
@@ -252,21 +255,14 @@ class Hot:
         return count
 
 
-class Source:
+class Source(package_files.Loader):
     """A module that the client serves; it is the module's loader, and has its text once that has come."""
 
     def __init__(self, hot, name, package):
+        package_files.Loader.__init__(self, hot.files, name, package)
         self._hot = hot
-        self.name = name
-        self.package = bool(package)
-        self.path = name.replace(".", "/") + ("/__init__.py" if package else ".py")
-        self.filename = "%s%s>" % (ROOT, self.path)
         self.text = None  # of what was loaded last
         self.code = None
-        self._lines = None
-
-    def __repr__(self):
-        return "<hot %s>" % self.name
 
     @property
     def source(self):
@@ -289,50 +285,19 @@ class Source:
                 self.remember(text)  # so that its line is shown
             raise
 
-    def remember(self, text):
-        # linecache never checks an entry without a time against the disk.
-        self._lines = (len(text), None, text.splitlines(True), self.filename)
-        linecache.cache[self.filename] = self._lines
-
     def loaded(self, text, code):
         """The module has run, or is about to."""
         self.text, self.code = text, code
         self.remember(text)
         self._hot.ran(self.name, text)
 
-    def forget_lines(self):
-        if self._lines is not None and linecache.cache.get(self.filename) is self._lines:
-            del linecache.cache[self.filename]
-
-    # The methods that importlib calls on a loader.
-
-    def create_module(self, spec):
-        return None
-
     def exec_module(self, module):
         text, code = self.fetched()
         self.loaded(text, code)
         exec(code, module.__dict__)
 
-    def get_source(self, name):
-        return self.source
-
     def get_code(self, name):
         return self.fetched()[1] if self.code is None else self.code
-
-    def is_package(self, name):
-        return self.package
-
-    # For the data files of packages.
-
-    def get_data(self, path):
-        return self._hot.files.read_named(path)
-
-    def get_resource_reader(self, name):
-        return package_files.Reader(self._hot.files, posixpath.dirname(self.path)) if self.package else None
-
-    if package_files.IS_39:
-        archive = property(lambda self: package_files.archive(self._hot.files, self.name.replace(".", "/") + "/"))
 
 
 class Files(package_files.Files):
@@ -363,6 +328,10 @@ class Data:
         if path not in self._kept:
             self._kept[path] = self._asking.fetch("data", path)[1]
         return self._kept[path]
+
+    def kept(self):
+        """The files that were fetched."""
+        return dict(self._kept)
 
     def forget(self, path):
         self._kept.pop(path, None)

@@ -18,7 +18,7 @@ import threading
 import time
 import types
 
-from .. import threads
+from .. import sources, threads
 from .patching import set_code
 
 OPS = ("fix", "unfix", "fixes", "source")
@@ -178,13 +178,14 @@ def _wrapped_function(function, name, path):
 
 def source_of(name):
     """The text of a function as it is now, from its first decorator on. Raises Refused."""
-    found = find(name)
-    with _lock:
-        fixed = [one for one in _fixes if one.function is found.function]
-    return fixed[-1].text if fixed else _source(found)
+    return _source(find(name))
 
 
 def _source(found):
+    with _lock:
+        fixed = [one for one in _fixes if one.function is found.function]
+    if fixed:  # its decorators are no part of its new code, but of its text
+        return fixed[-1].text
     code = found.function.__code__
     try:
         return textwrap.dedent(inspect.getsource(code))
@@ -369,7 +370,7 @@ def apply(name, text, session, user):
         made = compiled(found, text, filename)
         before = (function.__code__, function.__defaults__, function.__kwdefaults__)
         after = (made.__code__, made.__defaults__, made.__kwdefaults__)
-        linecache.cache[filename] = (len(text), None, text.splitlines(True), filename)
+        linecache.cache[filename] = (len(text), None, sources.lines_of(text), filename)
         unknown = _unknown(function, made)
         set_code(function, *after)
         fix = Fix(_count, name, function, text, before, after, session, user)

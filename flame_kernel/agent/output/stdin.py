@@ -78,7 +78,7 @@ class Prompts:
             if _asked_by_pdb(sys._getframe(1)):
                 kind = QuitsPdb
                 sys.settrace(None)
-            raise kind("Interrupted by user")
+            raise kind("Interrupted by user") from None  # the wait above is ours
         finally:
             self._waiting.pop(input_id, None)
         if value is None or value == "\x04":

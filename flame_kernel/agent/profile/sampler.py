@@ -1,8 +1,9 @@
 """A sampling profiler: a thread of ours takes the stacks of this process's threads many times a second.
 
-Nothing is traced or patched. Only the interpreter's switch interval is shorter meanwhile: with the usual 5 ms, a thread
-that computes would keep the sampler waiting, and most samples would fall where a thread gives up the interpreter of its
-own accord. Each sample counts for the time since the sample before it:
+Nothing is traced or patched. Only the interpreter's switch interval is shorter while the sampler waits: with the usual
+5 ms, a thread that computes would keep it waiting, and most samples would fall where a thread gives up the interpreter
+of its own accord. They still do for code that runs for less than that interval between two calls that give it up, such
+as input and output: its time is counted at those calls. Each sample counts for the time since the sample before it:
 
     wall  all of the time, also for threads that wait
     cpu   the CPU time of the thread, as the system counts it
@@ -13,6 +14,7 @@ A C call that does not release the interpreter delays the next sample, which the
 """
 
 import asyncio
+import contextlib
 import linecache
 import os
 import sys
@@ -31,8 +33,11 @@ MOST_CPU = 0.02
 MOST_RATE, MOST_SECONDS = 1000.0, 3600.0
 # The fractional parts of its multiples are spread evenly between 0 and 1.
 GOLDEN = 0.6180339887498949
-# The switch interval while it runs, in seconds.
-SWITCH = 0.0001
+# The switch interval while it waits, in seconds: longer where several threads compute, as they interrupt each other as
+# often.
+SWITCH, SHARED = 0.0001, 0.001
+# A thread that uses more than this share of its time computes.
+BUSY = 0.2
 # After how many samples the rate is adjusted.
 REVIEW = 20
 # How many different stacks are counted separately. They differ by position in the bytecode, not only by line.
@@ -76,25 +81,18 @@ class Sampler:
         self._begun = {}  # thread object -> CPU seconds at its first sample
         self._loops = []
         self._lane_names = set()  # names of the threads that run cells
-        self._over = threading.Event()
+        self._switch, self._used = SWITCH, {}
+        self._over = threading.Lock()  # free when the profile is to end
+        self._over.acquire()
         self.samples, self._lost, self.cost, self.seconds, self.note = 0, 0.0, 0.0, 0.0, ""
 
     def stop(self):
         """End the profile: ``run`` returns soon."""
-        self._over.set()
+        with contextlib.suppress(RuntimeError):  # it was free already
+            self._over.release()
 
     def run(self, seconds):
         """Sample for so many seconds, or until ``stop`` is called or the thread or cell ends."""
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(min(interval, SWITCH))
-        ours = sys.getswitchinterval()
-        try:
-            self._run(seconds)
-        finally:
-            if sys.getswitchinterval() == ours:  # unless someone else has set it meanwhile
-                sys.setswitchinterval(interval)
-
-    def _run(self, seconds):
         if self.scope == TASKS:
             self._loops = _loops()
         if self.scope == CELL and self._request and not self._cell_begins():
@@ -107,7 +105,7 @@ class Sampler:
             # One sample in each interval, but at a varying point of it: otherwise a loop in step with the samples
             # would always be met at the same line.
             due = base + (done + self.samples * GOLDEN % 1.0) * interval
-            if self._over.wait(max(0.0, due - time.monotonic())):
+            if self._wait(due - time.monotonic()):
                 break
             now = time.monotonic()
             reached = max(done + 1, int((now - base) / interval) + 1)
@@ -118,15 +116,40 @@ class Sampler:
             if now >= until:
                 break
             if self.samples % REVIEW == 0:
+                self._switch = SHARED if self._several_compute(now) else SWITCH
                 base, done = base + done * interval, 0
                 interval = max(1.0 / self.rate, (_own_cpu() - used) / self.samples / MOST_CPU)
         self.cost, self.seconds = _own_cpu() - used, max(time.monotonic() - begun, 1e-9)
         if not self.samples and not self.note:
             self.note = "it was over before the first sample"
 
+    def _wait(self, seconds):
+        """Wait for the next sample; whether the profile is over. The switch interval is short meanwhile, but not while
+        a sample is taken, which the other threads would interrupt again and again."""
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(min(interval, self._switch))
+        ours = sys.getswitchinterval()
+        try:  # by one call in C: Python's own waiting would be interrupted, too
+            is_over = self._over.acquire(True, seconds) if seconds > 0 else self._over.acquire(False)
+        finally:
+            if sys.getswitchinterval() == ours:  # unless someone else has set it meanwhile
+                sys.setswitchinterval(interval)
+        if is_over:
+            self._over.release()
+        return is_over
+
+    def _several_compute(self, now):
+        """Whether more than one thread has computed since this was last asked."""
+        before, self._used = self._used, {thread: (now, _cpu_of(thread)) for thread in threading.enumerate()}
+        busy = 0
+        for thread, (at, cpu) in self._used.items():
+            since, used = before.get(thread, (at, None))
+            busy += None not in (cpu, used) and cpu - used > BUSY * (at - since)
+        return busy > 1
+
     def _cell_begins(self):
         until = time.monotonic() + CELL_PATIENCE
-        while not self._over.wait(0.001):
+        while not self._wait(0.001):
             lanes = self._lanes()
             if lanes is None or time.monotonic() > until:
                 return False

@@ -8,8 +8,6 @@ are.  Source lines are in ``linecache``, so tracebacks, ``inspect`` and ``pdb`` 
 import importlib
 import importlib.util
 import inspect
-import linecache
-import posixpath
 import sys
 import threading
 
@@ -61,12 +59,12 @@ class Modules:
         with self._lock:
             replaced = [old for old in self._files if old == name or old.startswith(name + ".")]
             for old in replaced:
-                self._files.pop(old).forget()
+                self._files.pop(old).forget_lines()
             self._all.forget(name)
             self._files.update(made)
             self._all.data.update(data)
             for one in made.values():
-                one.remember()
+                one.remember(one.source)
             _forget_imported(name)
             if self not in sys.meta_path:
                 sys.meta_path.insert(0, self)
@@ -79,20 +77,16 @@ class Modules:
     def find_spec(self, name, path=None, target=None):
         """Called by the import system: our module comes before one of the same name on the disk."""
         file = self._files.get(name)
-        if file is None:
-            return None
-        spec = importlib.util.spec_from_loader(name, file, origin=file.filename, is_package=file.package)
-        spec.has_location = True  # so it has a __file__
-        if file.package:
-            spec.submodule_search_locations = [package_files.ROOT + name.replace(".", "/")]
-        return spec
+        return None if file is None else file.spec()
 
     def _path_hook(self, path):
         """What lists the modules in the folder of a package of ours; ImportError for any other path."""
-        name = path[len(package_files.ROOT) :].replace("/", ".") if isinstance(path, str) else ""
-        if name not in self._files or not path.startswith(package_files.ROOT):
-            raise ImportError("not a package that was sent")
-        return package_files.Finder(self._all, name, self.find_spec)
+        return package_files.finder(self._all, path, self.find_spec)
+
+    def texts(self):
+        """All that was sent, for who imports it elsewhere: ``(root, [(name, whether a package, source)], data)``."""
+        sources = [(name, one.package, one.source) for name, one in list(self._files.items())]
+        return self._all.root, sources, dict(self._all.data)
 
     # -- fetching
 
@@ -130,7 +124,7 @@ class Modules:
                 for path in [one for one in list(sys.path_importer_cache) if one[:6] == package_files.ROOT]:
                     sys.path_importer_cache.pop(path, None)
             for name, file in self._files.items():
-                file.forget()
+                file.forget_lines()
                 module = sys.modules.get(name)
                 if getattr(getattr(module, "__spec__", None), "loader", None) is file:
                     del sys.modules[name]
@@ -138,16 +132,12 @@ class Modules:
             self._all.data.clear()
 
 
-class _File:
+class _File(package_files.Loader):
     """The text of one module, compiled; also the module's loader."""
 
     def __init__(self, files, name, package, source):
-        self._files = files
-        self.name = name
-        self.package = package
+        package_files.Loader.__init__(self, files, name, package)
         self.source = source
-        self.path = name.replace(".", "/") + ("/__init__.py" if package else ".py")
-        self.filename = "%s%s>" % (package_files.ROOT, self.path)
         try:
             self._code = compile(source, self.filename, "exec", dont_inherit=True)
         except SyntaxError as e:
@@ -156,45 +146,11 @@ class _File:
         except (ValueError, RecursionError, MemoryError) as e:
             raise ModuleError("%s cannot be compiled on the far side: %s" % (self.filename[6:-1], e))
 
-    def __repr__(self):
-        return "<_File %s>" % self.name
-
-    def remember(self):
-        # linecache never checks an entry without a time against the disk.
-        self._lines = (len(self.source), None, self.source.splitlines(True), self.filename)
-        linecache.cache[self.filename] = self._lines
-
-    def forget(self):
-        if linecache.cache.get(self.filename) is self._lines:
-            del linecache.cache[self.filename]
-
-    # The methods that importlib calls on a loader.
-
-    def create_module(self, spec):
-        return None
-
     def exec_module(self, module):
         exec(self._code, module.__dict__)
 
-    def get_source(self, name):
-        return self.source
-
     def get_code(self, name):
         return self._code
-
-    def is_package(self, name):
-        return self.package
-
-    # For the data files of packages.
-
-    def get_data(self, path):
-        return self._files.read_named(path)
-
-    def get_resource_reader(self, name):
-        return package_files.Reader(self._files, posixpath.dirname(self.path)) if self.package else None
-
-    if package_files.IS_39:
-        archive = property(lambda self: package_files.archive(self._files))
 
 
 def _parents(name):

@@ -27,7 +27,7 @@ import threading
 import time
 import types
 
-from .. import own
+from .. import own, sources
 from ..output import streams, sys_hooks
 from ..shell import compiler, tracebacks
 from ..wire import raised, values
@@ -298,7 +298,7 @@ class Objects:
                 self._texts.remove(name)
             self._texts.append(name)
             old = self._texts.pop(0) if len(self._texts) > REMEMBERED else None
-        linecache.cache[name] = (len(code), None, code.splitlines(True), name)
+        linecache.cache[name] = (len(code), None, sources.lines_of(code), name)
         linecache.cache.pop(old, None)
         return name
 

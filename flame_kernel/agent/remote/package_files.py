@@ -1,13 +1,18 @@
-"""The files of packages that the client has sent, as ``pkgutil`` and ``importlib.resources`` ask for them.
+"""The files of packages that the client has sent, as the import system, ``pkgutil`` and ``importlib.resources`` ask for
+them.
 
 They are in memory and have no path on a disk: ``<sent/package/file.txt`` is only a name, which ``get_data`` knows.
 Of hot code it is ``<hot/package/file.txt``.
 """
 
+import importlib.util
 import io
+import linecache
 import os
 import posixpath
 import sys
+
+from .. import sources
 
 ROOT = "<sent/"
 
@@ -56,6 +61,68 @@ class Files:
                 name, slash, _ = path[len(folder) + 1 :].partition("/")
                 found[name] = bool(slash)
         return found
+
+
+class Loader:
+    """A module of ``files`` for the import system; a subclass has its ``source``, ``get_code`` and ``exec_module``."""
+
+    def __init__(self, files, name, package):
+        self.files = files
+        self.name = name
+        self.package = bool(package)
+        self.path = name.replace(".", "/") + ("/__init__.py" if package else ".py")
+        self.filename = "%s%s>" % (files.root, self.path)
+        self._lines = None
+
+    def __repr__(self):
+        return "<%s>" % self.filename[1:-1]
+
+    def spec(self):
+        """The module's spec."""
+        spec = importlib.util.spec_from_loader(self.name, self, origin=self.filename, is_package=self.package)
+        spec.has_location = True  # so it has a __file__
+        if self.package:
+            spec.submodule_search_locations = [self.files.root + self.name.replace(".", "/")]
+        return spec
+
+    def remember(self, text):
+        """Keep its lines for tracebacks: ``linecache`` never checks an entry without a time against the disk."""
+        self._lines = (len(text), None, sources.lines_of(text), self.filename)
+        linecache.cache[self.filename] = self._lines
+
+    def forget_lines(self):
+        """The lines are not needed any more. Idempotent."""
+        if self._lines is not None and linecache.cache.get(self.filename) is self._lines:
+            del linecache.cache[self.filename]
+
+    def create_module(self, spec):
+        return None
+
+    def get_source(self, name):
+        return self.source
+
+    def is_package(self, name):
+        return self.package
+
+    # For the data files of packages.
+
+    def get_data(self, path):
+        return self.files.read_named(path)
+
+    def get_resource_reader(self, name):
+        return Reader(self.files, posixpath.dirname(self.path)) if self.package else None
+
+    if sys.version_info[:2] == (3, 9):
+        archive = property(lambda self: _archive(self.files, self.name.replace(".", "/") + "/"))
+
+
+def finder(files, path, find_spec, more=()):
+    """The Finder for the folder ``path`` of a package, for ``sys.path_hooks``: raises ImportError for any other path.
+    ``more``: names of packages without a file."""
+    name = path[len(files.root) :].replace("/", ".") if isinstance(path, str) else ""
+    if not (name in files.sources or name in more) or not path.startswith(files.root):
+        raise ImportError("not a package of these files")
+    return Finder(files, name, find_spec)
 
 
 class Finder:
@@ -148,7 +215,7 @@ class Node:
         return content if "b" in mode else io.TextIOWrapper(content, encoding or "utf-8", errors, newline)
 
 
-def archive(files, folder=""):
+def _archive(files, folder):
     """For ``importlib.resources.files`` of Python 3.9, which asks no reader but knows zip archives: one in memory, of
     what is in a ``folder``."""
     import zipfile
@@ -164,6 +231,3 @@ def archive(files, folder=""):
                 continue
             written.writestr(path, files.read(path))
     return Archive(content)
-
-
-IS_39 = sys.version_info[:2] == (3, 9)

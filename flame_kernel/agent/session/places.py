@@ -178,6 +178,8 @@ class Child(Place):
 
     def remember_namespace(self, namespace):
         sys.modules[namespace.__name__] = namespace  # pickles take along what ``__main__`` holds anyway
+        if "__mp_main__" in sys.modules:  # the name of ``__main__`` in workers of multiprocessing
+            sys.modules["__mp_main__"] = namespace
 
     def forget_namespace(self, namespace):
         pass  # it is ``__main__``, which the user's exit handlers may still need

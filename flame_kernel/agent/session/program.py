@@ -25,8 +25,8 @@ import types
 import warnings
 import weakref
 
-from .. import own, patches
-from ..remote import loops
+from .. import own, patches, sources
+from ..remote import loops, workers
 from . import descriptors
 
 # Names that a shell adds to a session's variables, which a program does not expect among its own.
@@ -102,6 +102,7 @@ class Program:
         self._layers = []
         if self._owns and self._ends:
             self._layers = [patches.Layer(own.shared(threading), name, make) for name, make in _OWN_THREADS.items()]
+        self._workers = None
         self._exits = {}  # what was ``exit`` and ``quit`` of the session
         if about["mode"] != "script":
             self._take_exits()
@@ -139,6 +140,8 @@ class Program:
         if sys.version_info < (3, 14):
             space.setdefault("__annotations__", {})
         _remember(name, source)
+        numbers = () if self._owns else [stream.fileno() for stream in self._streams[:2]]
+        self._workers = workers.Workers(self._host, name, source, numbers)
         try:
             with loops.none_runs():
                 return _status(lambda: exec(compile(source, name, "exec", dont_inherit=True), space))
@@ -181,6 +184,8 @@ class Program:
         self._thread._daemonic = self._was_daemon
         for layer in self._layers:
             layer.remove()
+        if self._workers is not None:
+            self._workers.close()
         for name, one in self._exits.items():
             if type(self._host.namespace.__dict__.get(name)) is Exit:
                 self._host.namespace.__dict__[name] = one
@@ -327,10 +332,7 @@ def _compiled(source, name):
 
 
 def _remember(name, source):
-    lines = io.StringIO(source, None).readlines()  # splitlines also splits at form feeds
-    if lines and not lines[-1].endswith("\n"):
-        lines[-1] += "\n"  # as linecache does: traceback counts on it to place its marks
-    linecache.cache[name] = (len(source), None, lines, name)
+    linecache.cache[name] = (len(source), None, sources.lines_of(source), name)
 
 
 def _writer(number, name, closes):

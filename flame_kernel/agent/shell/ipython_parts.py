@@ -21,6 +21,7 @@ import types
 import uuid
 from base64 import b64encode
 
+from .. import sources
 from ..output import streams
 from . import compiler, system
 from . import ipython_hooks as hooks
@@ -175,7 +176,7 @@ def classes():
             name = self.get_code_name(transformed_code if raw_code is None else raw_code, transformed_code, number)
             if hasattr(self, "_filename_map"):
                 self._filename_map[name] = number
-            lines = [line + "\n" for line in transformed_code.splitlines()]
+            lines = sources.lines_of(transformed_code)
             entry = linecache.cache[name] = (len(transformed_code), None, lines, name)
             self.entries.pop(name, None)
             self.entries[name] = entry

@@ -49,6 +49,12 @@ def to_wire(name):
     return name.decode("utf-8", "surrogateescape")
 
 
+def join(folder, *names):
+    """The path (bytes) of what is in a folder of the other side, whose system may have other separators: all take a
+    slash."""
+    return b"/".join((folder.rstrip(b"/"),) + names) if names else folder
+
+
 def from_wire(text):
     """The inverse of to_wire; raises Refused for text that cannot be a name."""
     try:

@@ -234,7 +234,18 @@ class Encoder:
             reference = self._reference(value)
             if reference is not None:
                 return {"@": reference}
-        raise NotPlain("a %s is not plain data" % class_name(kind))
+        return self._elements(value, kind)
+
+    def _elements(self, value, kind):
+        """The node of the elements of an array that nothing else can be sent of."""
+        node = None
+        if self.pickled is None and not self.limited:
+            from .tables import tensors
+
+            node = tensors.write_any(self, value, kind)
+        if node is None:
+            raise NotPlain("a %s is not plain data" % class_name(kind))
+        return node
 
     def nodes(self, values, depth):
         """The nodes of several values, as a list."""

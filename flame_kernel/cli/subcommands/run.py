@@ -119,8 +119,8 @@ class Eval(Running):
             return on_group.value(self, code, as_json=options.json)
         try:
             with self.remote(**self.plain_shell) as remote:
-                rails.hold(remote.session, code)
                 if not options.json:
+                    rails.hold(remote.session, code)
                     return self.program(remote).execute(code, "expression")
                 value = _evaluated(remote, code)
         except CannotConnect as e:

@@ -18,7 +18,8 @@ import Pyro4.utils.flameserver  # noqa: F401
 MODULES = "fcntl grp pty pwd resource syslog termios tty posix"
 OS = (
     "fchmod fchown fork forkpty getegid geteuid getgid getloadavg getpgid getpgrp getppid getuid initgroups killpg "
-    "mkfifo nice openpty pathconf setpgid setsid sched_getaffinity ttyname uname wait wait3 wait4 WNOHANG"
+    "mkfifo nice openpty pathconf setpgid setsid sched_getaffinity ttyname uname wait wait3 wait4 WNOHANG "
+    "O_CLOEXEC O_NONBLOCK O_NOFOLLOW O_DIRECTORY O_NOCTTY"
 )
 SIGNALS = "SIGALRM SIGCHLD SIGHUP SIGKILL SIGPIPE SIGQUIT SIGRTMAX SIGRTMIN SIGUSR1 SIGUSR2 SIGWINCH ITIMER_REAL"
 CALLS = "alarm getitimer pthread_kill pthread_sigmask setitimer sigwait siginterrupt"

@@ -219,7 +219,7 @@ class ChildCore:
         """Reply to a request that the process has not answered, with ``why`` and the stacks of the crash. If the
         request runs as a program, the end of the process is the end of the program."""
         error = {"ename": "SessionDied", "evalue": why + "; its variables are lost; the next cell starts a new one"}
-        shown = [error["ename"] + ": " + error["evalue"]] + dump.splitlines()
+        shown = [error["ename"] + ": " + error["evalue"]] + child_stacks.of_the_user(dump)
         more = {}
         if self._programs.knows(request_id) and status is not None:
             shown = [why] + child_stacks.without_ours(dump)

@@ -33,10 +33,11 @@ _LOAD = (
 def frame():
     return read(int.from_bytes(read(8), "big"))
 space = {}
-exec(frame().decode(), space)
+loader = frame().decode()
+exec(loader, space)
 text, version, codes = frame(), frame(), frame()
 codes = marshal.loads(codes) if version == sys.version.encode() else None
-space["boot"](text.decode(), codes=codes).%s(s, left)
+space["boot"](text.decode(), loader, codes).%s(s, left)
 """
     % wire.CHILD
 )

@@ -107,6 +107,23 @@ def without_ours(text):
     ]
 
 
+def of_the_user(text):
+    """The lines of a dump without threads that run only the agent, and without the frames around a cell."""
+    is_only = len(_threads_in(text)) == 1
+    kept = []
+    for block in text.split("\n\n"):
+        lines, threads = block.splitlines(), _threads_in(block)
+        if len(threads) == 1:
+            frames = threads[0][1]
+            shown = _users_frames(frames, _is_main(frames, is_only))
+            if not shown and not block.startswith("Current"):
+                continue
+            if shown:
+                lines = [line for line in lines if not _FRAME.match(line) or _frame_in(_FRAME.match(line)) in shown]
+        kept += [""] + lines
+    return kept[1:]
+
+
 def _threads_in(text):
     """``[(thread, [(file, line, function), …]), …]`` of a dump; the outermost frame comes first."""
     found = []
@@ -115,9 +132,12 @@ def _threads_in(text):
         if thread is not None:
             found.append((thread.group(2), []))
         elif frame is not None and found:
-            number = int(frame.group(2)) if frame.group(2).isdigit() else 0
-            found[-1][1].insert(0, (frame.group(1), number, frame.group(3)))
+            found[-1][1].insert(0, _frame_in(frame))
     return found
+
+
+def _frame_in(match):
+    return match.group(1), int(match.group(2)) if match.group(2).isdigit() else 0, match.group(3)
 
 
 def _is_main(frames, is_only):

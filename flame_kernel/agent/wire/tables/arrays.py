@@ -5,7 +5,8 @@
     {"a": [dtype, shape, order, n]}   numpy array: buffer n          {"g": [dtype, n]}  a numpy scalar
     {"h": [class, text]}              numpy.str_, numpy.bytes_       {"l": dtype}       a numpy dtype
 
-and the nodes that ``numpy_kinds``, ``arrow_tables``, ``pandas_scalars``, ``pandas_arrays``, ``pandas_tables`` define.
+and the nodes that ``numpy_kinds``, ``arrow_tables``, ``pandas_scalars``, ``pandas_arrays``, ``pandas_tables``,
+``tensors`` define.
 
 Writing a value imports no library: whoever has such a value has imported its library already.  Reading one imports only
 the library that the value belongs to.  We check everything that was sent before the library sees it: ``dtypes`` checks
@@ -15,7 +16,7 @@ dtypes and array sizes, ``arrow_stream`` checks tables.
 import sys
 
 from ..scalars import BadValue, NotPlain, class_name
-from . import arrow_tables, dtypes, numpy_kinds, pandas_arrays, pandas_scalars, pandas_tables
+from . import arrow_tables, dtypes, numpy_kinds, pandas_arrays, pandas_scalars, pandas_tables, tensors
 
 
 def encode(encoder, value, kind, depth):
@@ -26,6 +27,9 @@ def encode(encoder, value, kind, depth):
         return None
     node = writer(encoder, value, kind, sys.modules[library], depth)
     if node is not None and not encoder.has(library):
+        if "tt" in node and not encoder.limited:  # it is asked for its elements
+            name, shape, strides, _, _, number = node["tt"]
+            return {"tn": [name, shape, strides, number]}
         raise NotPlain("a %s needs %s on both sides" % (class_name(kind), library))
     return node
 
@@ -53,6 +57,8 @@ def _library(name):
             import pandas as library
         elif name == "polars":
             import polars as library
+        elif name == "torch":
+            import torch as library
         else:
             import pyarrow as library
         return library
@@ -68,6 +74,8 @@ def _write_numpy(encoder, value, kind, numpy, depth):
     if kind is numpy.memmap:
         value, kind = value.view(numpy.ndarray), numpy.ndarray
     if kind is numpy.ndarray and not numpy_kinds.is_special(numpy, value.dtype):
+        if value.dtype.name == "bfloat16":
+            return tensors.write_numpy(encoder, value)
         dtype = _words(numpy, value.dtype, list(value.shape))
         encoder.whole(value.nbytes)
         order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
@@ -149,6 +157,7 @@ _WRITERS = {
     "pandas": pandas_tables.write,
     "pyarrow": arrow_tables.write,
     "polars": arrow_tables.write_polars,
+    "torch": tensors.write_torch,
 }
 _READERS = {
     "a": ("numpy", _read_array),
@@ -163,5 +172,7 @@ for _library_name, _readers in (
     ("pandas", pandas_tables.READERS),
     ("pyarrow", arrow_tables.READERS),
     ("polars", arrow_tables.POLARS_READERS),
+    ("numpy", tensors.READERS),
+    ("torch", tensors.READERS_OF_TORCH),
 ):
     _READERS.update((_tag, (_library_name, _reader)) for _tag, _reader in _readers.items())
