@@ -143,8 +143,8 @@ class IPythonShell:
             if error:  # IPython has shown the user's error, and stumbled over it afterwards
                 failed = True
             else:
-                failure = e
-                self._show(e)
+                failure = self._of_cell(e)
+                self._show(failure)
         ip.end_cell()
         if result is not None:
             failure = next((e for e in (result.error_before_exec, result.error_in_exec) if e is not None), None)
@@ -215,6 +215,20 @@ class IPythonShell:
                 ip.events.trigger("post_run_cell", result)
         return result
 
+    def _of_cell(self, failure):
+        """The error of the cell that IPython wanted to show when it failed; ``failure`` itself if there is none."""
+        error, left = failure, 50
+        while error is not None and left:
+            tb = error.__traceback__
+            while tb is not None and tb.tb_next is not None:
+                # A cell may also have put a function of its own into what IPython calls.
+                of_cell = tb.tb_next.tb_frame.f_globals is self.ip.user_global_ns
+                if of_cell and tb.tb_frame.f_code.co_name == "run_code":
+                    return error
+                tb = tb.tb_next
+            error, left = error.__context__, left - 1
+        return failure
+
     def _shown_after_all(self, failure):
         """Show an error that IPython failed to show, perhaps because a cell has replaced a part of IPython; returns
         what was shown."""
@@ -231,10 +245,11 @@ class IPythonShell:
             return False  # no compiler accepts the text: running it shows the error
 
     def _show(self, error):
+        tb = _without_agent(error.__traceback__)
         try:
-            self.ip.showtraceback((type(error), error, _without_agent(error.__traceback__)), tb_offset=0)
-        except BaseException as e:  # IPython's formatter, or the error itself, fails; a plain traceback is shown
-            content = tracebacks.content(e)
+            self.ip.showtraceback((type(error), error, tb), tb_offset=0)
+        except BaseException:  # IPython's formatter, or the error itself, fails; a plain traceback is shown
+            content = tracebacks.content(error, tb)
             self.ip.record_error(content)
             self._host.publish("error", content)
 
