@@ -60,7 +60,8 @@ _CAUSES: dict[str, tuple[str, str]] = {
     ),
     "pool_full": (
         "the server has no free connection",
-        "close other clients, or start it with a larger PYRO_THREADPOOL_SIZE",
+        "close other clients, or start it with a larger PYRO_THREADPOOL_SIZE: a session takes 2, and files or large "
+        "values 1 more",
     ),
     "closed": ("the server closed the connection", "look at what the server printed, then try again"),
     "old_python": (

@@ -11,7 +11,8 @@ from .. import __version__
 from ..agent.wire.launch import leave_folder
 from .index import ABOUT, COMMANDS, asks, overview
 
-FAILED = 1
+# The exit status where nobody reads our output: 128 + SIGPIPE, as programs end that know no better.
+NO_READER = 141
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
         for number in (1, 2):
             if not os.isatty(number):
                 os.dup2(nowhere, number)
-        sys.exit(FAILED)
+        sys.exit(NO_READER)
 
 
 def _have_streams() -> None:

@@ -85,6 +85,7 @@ def push(calls: Calls, values: Mapping[str, Any]) -> None:
 
 def pull(calls: Calls, names: Sequence[str]) -> dict[str, Any]:
     """As `Remote.pull`, for the calls of any session."""
+    names = [names] if isinstance(names, str) else names
     wanted = "".join(f"{identifier(name, 'a name')}, " for name in names)
     try:
         found = calls.demand(["eval", f"({wanted})"], (), tuple)

@@ -318,6 +318,15 @@ def is_typed() -> bool:
     return sys.stdin is not None and (in_notebook() or _is_tty(sys.stdin))
 
 
+def one_output() -> bool:
+    """Whether stdout and stderr lead to one file or terminal (`2>&1`)."""
+    try:
+        out, err = (os.fstat(stream.fileno()) for stream in (sys.stdout, sys.stderr))
+    except (AttributeError, OSError, ValueError):  # there is none, or it has no descriptor
+        return False
+    return (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino) and out.st_ino != 0
+
+
 def in_colour(name: str) -> bool:
     """Whether colours are wanted in stdout or stderr (https://no-color.org)."""
     stream = getattr(sys, name)

@@ -18,7 +18,7 @@ from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.session import Session
 from ..terminal import plain_text
-from .foreground import Far, Foreground, Left, is_typed, write_bytes
+from .foreground import Far, Foreground, Left, is_typed, one_output, write_bytes
 
 # Exit statuses, as shells use them.
 DONE, FAILED, INTERRUPTED = 0, 1, 130
@@ -49,6 +49,7 @@ class Program(Foreground):
         self._withheld = False
         typed = is_typed()
         about = {"mode": mode, "name": name, "arguments": list(arguments), "ends": self._ends, "stdin": not typed}
+        about["one_output"] = one_output()
         request_id = uuid.uuid4().hex
         self._feeder = None if typed else Feeder(self._far.session, request_id)
         try:

@@ -290,7 +290,7 @@ class Remote:
             push(self._calls, values)
 
     def pull(self, names: Sequence[str], *, device: str | None = None) -> dict[str, Any]:
-        """Fetch the values of several names, however large; FlameError if one is not defined."""
+        """Fetch the values of several names (or one), however large; FlameError if one is not defined."""
         with tensors.on(device):
             return pull(self._calls, names)
 

@@ -98,4 +98,8 @@ def opener(trusted: bool, named: Callable[[Any], Any] | None = None) -> Callable
 def _needed(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == "cloudpickle":
         return f" (install it here: {sys.executable} -m pip install cloudpickle)"
+    if isinstance(error, ModuleNotFoundError):
+        return f"; have the module {error.name} here too, or fetch a plain part of it"
+    if isinstance(error, AttributeError):  # of a class that its module has not here
+        return "; define it here too, or fetch a plain part of it"
     return ""

@@ -320,7 +320,7 @@ _SPELLINGS: dict[str, Callable[[Machine, tuple[Any, ...]], Any]] = {
 
 
 # --- the opcodes; `m` is the machine. Not among them, hence refused: persistent ids, EXT, INST, OBJ, out-of-band
-# buffers, POP, DUP, and everything that only protocols 0 and 1 write.
+# buffers, DUP, and everything that only protocols 0 and 1 write.
 
 
 def _unicode(width: int, m: Machine) -> None:
@@ -408,4 +408,6 @@ _TABLE: dict[int, Callable[[Machine], Any]] = {
     0x81: lambda m: m.reduce(),  # NEWOBJ
     0x92: lambda m: m.new_object_ex(),
     ord("b"): lambda m: m.build(),
+    ord("0"): lambda m: m.pop(),  # POP and POP_MARK: of what a tuple or an object has that contains itself
+    ord("1"): lambda m: m.pop_mark(),
 }

@@ -161,6 +161,13 @@ SCRIPTS = {
         b"",
     ),
     "display": ("import sys; sys.displayhook(5)", b""),
+    "globals": (
+        "loader = __loader__\ndel __loader__\n"
+        "print({one: type(globals()[one]).__name__ for one in sorted(globals()) if one != 'loader'}, __spec__)\n"
+        "print(loader.get_source('__main__').count('loader'), loader.get_data(__file__)[:5], loader.name)\n"
+        "print([kind.__name__ for kind in type(loader).__mro__].count('SourceFileLoader'))",
+        b"",
+    ),
     "bom": (b"\xef\xbb\xbfprint('\xc3\xa4')\r\nprint(2)\r\n", b""),
     "latin": (b"# -*- coding: latin-1 -*-\nprint('\xe4')\n", b""),
 }
@@ -186,6 +193,38 @@ def test_a_script_is_as_here(name: str, server: FlameServer, key: Path, tmp_path
     assert b"flame" not in got.stderr
     if want.returncode >= 0 and name not in ("atexit-fails", "thread-fails"):  # which Pythons word differently
         assert got.stderr.splitlines()[-1:] == want.stderr.splitlines()[-1:]
+
+
+def test_the_debugger_shows_its_lines(server: FlameServer, key: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.py").write_text("import pdb\npdb.set_trace()\nx = 5  # the line\nprint(x)\n")
+    done = run(server.location, key, "run", "s.py", cwd=tmp_path, input=b"l\nb 4\nc\nc\n")
+    assert b"-> x = 5  # the line" in done.stdout or b"-> pdb.set_trace()" in done.stdout  # the latter from 3.13 on
+    assert b"  4  \tprint(x)\n" in done.stdout
+    assert b"Breakpoint 1 at " in done.stdout
+    assert (done.returncode, done.stdout.splitlines()[-1], done.stderr) == (0, b"(Pdb) 5", b"")
+
+
+def test_a_script_on_stdin(server: FlameServer, key: Path) -> None:
+    source = b"import sys\nprint(sys.argv, __name__, '__file__' in globals())\n1 / 0\n"
+    done = run(server.location, key, "run", "-", "-x", "a b", input=source)
+    assert (done.returncode, done.stdout) == (1, b"['-', '-x', 'a b'] __main__ False\n")
+    assert b'File "<stdin>", line 3, in <module>\n    1 / 0\n' in done.stderr
+
+
+def test_one_output_keeps_its_order(server: FlameServer, key: Path, tmp_path: Path) -> None:
+    source = "import os, sys\nfor n in range(50):\n    print('out', n)\n    print('err', n, file=sys.stderr)\n"
+    source += "    os.write(2 - n % 2, b'%d\\n' % n)\n"
+    (tmp_path / "s.py").write_text(source)
+    words = [COMMAND, "run", "-t", server.location, "--key-file", str(key), "s.py"]
+    done = subprocess.run(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+    assert done.stdout == "".join(f"out {n}\nerr {n}\n{n}\n" for n in range(50))
+
+
+def test_nobody_reads_its_output(server: FlameServer, key: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.py").write_text("import itertools\nfor n in itertools.count(): print(n)")
+    line = f"{COMMAND} run -t {server.location} --key-file {key} s.py | head -n 2; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, timeout=60)
+    assert (done.stdout, done.stderr) == (b"0\n1\n141\n", b"")
 
 
 def test_stdin_is_fast(server: FlameServer, key: Path, tmp_path: Path) -> None:
@@ -293,6 +332,8 @@ def test_an_expression_that_fails(server: FlameServer, key: Path) -> None:
     assert b"ZeroDivisionError" in done.stderr
     assert b"repr" not in done.stderr
     assert b"flame" not in done.stderr
+    done = run(server.location, key, "eval", "x = 1")
+    assert (done.returncode, done.stdout, done.stderr.count(b"SyntaxError")) == (1, b"", 1)
     done = run(server.location, key, "exec", "raise KeyboardInterrupt('by itself')")
     assert (done.returncode, b"by itself" in done.stderr) == (130, True)
 

@@ -69,7 +69,7 @@ if __name__ == "__main__":
         except Mine as e:
             print("Mine", e)
     queue = way.Queue()
-    for work, args in ((tells, (queue,)), (nested, (queue,)), (fails, (1,))):
+    for work, args in ((tells, (queue,)), (nested, (queue,)), (os._exit, (3,)), (fails, (1,))):
         process = way.Process(target=work, args=args)
         process.start()
         if args == (queue,):
@@ -124,6 +124,7 @@ out False ''
 0
 [49]
 0
+3
 1
 12
 """

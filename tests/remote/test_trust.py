@@ -150,6 +150,17 @@ def test_what_cannot_is_said_without_advice(remote: Remote) -> None:
     assert remote.evaluate("1") == 1
 
 
+def test_a_class_that_is_not_here_is_named(remote: Remote) -> None:
+    remote.execute(
+        "import sys, types\nsys.modules['there_only'] = made = types.ModuleType('there_only')\n"
+        "exec('class Box(list): pass', made.__dict__)\nbox = made.Box()\nclass Here(list): pass\nhere = Here()"
+    )
+    with pytest.raises(CannotTravel, match=r"No module named 'there_only'; have the module there_only here too"):
+        remote.pull("box")
+    with pytest.raises(CannotTravel, match=r"cannot be opened here: .*'there_only'"):
+        remote.pull(["box", "here"])
+
+
 def test_another_minor_version(flame_server: Callable[..., FlameServer], oldest_python: Python) -> None:
     """What has a source goes by that; what has none is refused, and why is said."""
     with flame.connect(flame_server(oldest_python).location, trust=True) as remote:

@@ -148,6 +148,24 @@ def test_exceptions_as_tblib_pickles_them(error: Exception) -> None:
     assert read.evalue == "k"
 
 
+@pytest.mark.parametrize("table", [{}, {ValueError: pickle_exception}], ids=["pickle", "tblib"])
+def test_an_exception_that_contains_itself(table: dict[type, Any]) -> None:
+    attribute: Any = ValueError("k")
+    attribute.me = attribute
+    argument, inner = ValueError(), []
+    argument.args = ("k", inner)
+    inner.append(argument.args)
+    for error in (attribute, argument):
+        read = read_exception(_pickled(error, table))
+        assert (read.ename, read.evalue) == ("ValueError", "k")
+
+
+@pytest.mark.parametrize("nothing", [b"\x80\x020.", b"\x80\x02(0.", b"\x80\x021.", b"\x80\x02N(1"])
+def test_what_is_not_there_cannot_be_taken(nothing: bytes) -> None:
+    with pytest.raises(UnsafeAnswer):
+        read_value(nothing)
+
+
 def _pickled(error: Exception, table: dict[type, Any]) -> bytes:
     """Pickled by no other functions than these, whatever has been loaded by other tests."""
     buffer = io.BytesIO()

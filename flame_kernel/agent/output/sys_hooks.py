@@ -148,7 +148,7 @@ def _fork(below):
             cell.host.before_fork()
         return below()
 
-    return fork
+    return _by_name(fork)
 
 
 def _exit(below):
@@ -158,7 +158,13 @@ def _exit(below):
             cell.host.flush_fork()
         below(status)
 
-    return _exit
+    return _by_name(_exit)
+
+
+def _by_name(function):
+    """A function of ours in ``os``: a pickle names it as that of Python, as for the work of another process."""
+    function.__module__, function.__qualname__ = "os", function.__name__
+    return function
 
 
 def _sys_property(name, hooks):

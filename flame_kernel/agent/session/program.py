@@ -8,12 +8,14 @@ threads are waited for, and exit functions run.
     name       the name of a script's file; arguments: the script's arguments
     ends       whether nothing is needed after it ends: the session has no name by which to come back to it
     stdin      whether the client's stdin comes through a pipe; otherwise ``input()`` asks the user
+    one_output whether stdout and stderr lead to one file, so that their order is to be kept
 """
 
 import atexit
 import contextlib
 import functools
 import gc
+import importlib.machinery
 import inspect
 import io
 import linecache
@@ -136,15 +138,22 @@ class Program:
         hidden = {one: space.pop(one) for one in _OF_SHELLS if one in space}
         before = sys.argv, space.get("__name__")
         sys.argv = [name] + arguments
-        space.update(__name__="__main__", __file__=name, __doc__=None)
+        file = "<stdin>" if name == "-" else name
+        space.update(__name__="__main__", __doc__=None, __loader__=_Loader(file, source))
+        if name == "-":
+            space.pop("__file__", None)
+        else:
+            space["__file__"] = name
+            if sys.version_info < (3, 15):
+                space["__cached__"] = None
         if sys.version_info < (3, 14):
             space.setdefault("__annotations__", {})
-        _remember(name, source)
+        _remember(file, source)
         numbers = () if self._owns else [stream.fileno() for stream in self._streams[:2]]
-        self._workers = workers.Workers(self._host, name, source, numbers)
+        self._workers = workers.Workers(self._host, file, source, numbers)
         try:
             with loops.none_runs():
-                return _status(lambda: exec(compile(source, name, "exec", dont_inherit=True), space))
+                return _status(lambda: exec(compile(source, file, "exec", dont_inherit=True), space))
         finally:
             sys.argv, space["__name__"] = before
             for one in hidden:
@@ -325,14 +334,31 @@ def _compiled(source, name):
     try:
         return compile(source, name, "eval", flags, True)
     except SyntaxError as e:
-        try:
-            return compile("(" + source + "\n)", name, "eval", flags, True)
-        except SyntaxError:
-            raise e
+        failed = e
+    try:
+        return compile("(" + source + "\n)", name, "eval", flags, True)
+    except SyntaxError:
+        pass  # that of the text as it is tells the user more
+    raise failed
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """What a script finds as its ``__loader__``: Python's own, but the source is in memory."""
+
+    def __init__(self, name, source):
+        super().__init__("__main__", name)
+        self._source = source
+
+    def get_data(self, path):
+        return self._source.encode("utf-8", "surrogatepass") if path == self.path else super().get_data(path)
 
 
 def _remember(name, source):
     linecache.cache[name] = (len(source), None, sources.lines_of(source), name)
+    try:
+        linecache.cache[os.path.abspath(name)] = linecache.cache[name]  # the name by which pdb looks
+    except OSError:  # the current folder was deleted
+        pass
 
 
 def _writer(number, name, closes):

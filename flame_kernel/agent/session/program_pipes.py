@@ -33,7 +33,7 @@ class Programs:
         """Make a program's pipes and return its descriptors; none for a request that is not a program."""
         if not request.get("program"):
             return []
-        made = self._running[request["id"]] = Pipes(self._log, request["id"], request["program"]["stdin"])
+        made = self._running[request["id"]] = Pipes(self._log, request["id"], request["program"])
         return made.theirs
 
     def knows(self, request_id):
@@ -74,20 +74,22 @@ class Pipes:
     theirs  the descriptors for the program: stdout, stderr, and stdin if it gets the client's
     """
 
-    def __init__(self, log, request_id, stdin):
+    def __init__(self, log, request_id, about):
         self._log = log
         self._request_id = request_id
         self._chunks = queue.Queue()
         self._readers = {}  # descriptor -> [stream name, decoder, number of bytes that have become events]
         self._reading = threading.Lock()  # held from reading bytes until they are counted
         self.theirs = []
-        for name in ("stdout", "stderr"):
+        for name in ("stdout",) if about.get("one_output") else ("stdout", "stderr"):
             r, w = os.pipe()
             self._readers[r] = [name, codecs.getincrementaldecoder("utf-8")("surrogateescape"), 0]
             self.theirs.append(w)
+        if about.get("one_output"):
+            self.theirs.append(os.dup(self.theirs[0]))
         self._wake = os.pipe()
         self._reader = threads.start("program", self._read, self._wake[0])
-        if stdin:
+        if about["stdin"]:
             r, w = os.pipe()
             self.theirs.append(r)
             threads.start("stdin", self._feed, w)

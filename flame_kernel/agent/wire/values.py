@@ -398,14 +398,18 @@ def decode(parts, resolve=None, loads=None, classes=None):
     text = bytes(parts[0])
     if wire.has_too_many_values(text):
         raise BadValue("a value of more than %d parts" % wire.MAX_VALUES)
+    decoder = None
     try:
         tree = wire.read_json(text, MAX_DIGITS)
         if type(tree) is not dict and type(tree) is not list:
             return tree
-        return Decoder(parts, resolve, loads, classes).root(tree)
+        decoder = Decoder(parts, resolve, loads, classes)
+        return decoder.root(tree)
     except RecursionError:
         raise BadValue("a value that is nested too deep")
     except BadValue:
         raise
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, ArithmeticError, AttributeError) as e:
+        if decoder is not None and e is decoder.failed:
+            raise
         raise BadValue("a malformed value (%s: %s)" % (type(e).__name__, str(e)[:200]))

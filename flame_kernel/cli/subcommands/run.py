@@ -143,8 +143,9 @@ class Run(Running):
     about = """
         Run a script of this machine on the server, as `ssh there python FILE ARGUMENTS` would: its stdin, stdout and
         stderr are those of this command, its exit status too, and Ctrl-C stops it there (130). The modules and
-        packages that it imports from its folder are sent along, into memory; --hot serves those of another folder.
-        With --session its variables are kept.
+        packages that it imports from its folder are sent along, into memory, and reach its worker processes, too
+        (multiprocessing, whatever its start method); --hot serves those of another folder. With --session its variables
+        are kept.
 
         With -t GROUP (or web1,web2, pi-*, all) it runs on each server, with an empty stdin, and equal output is shown
         once; the exit code is 0, 1 where it failed somewhere, and 4 where none was reached.
