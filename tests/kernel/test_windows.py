@@ -123,12 +123,10 @@ def test_no_main(far: FlameServer) -> None:
 
 def test_a_child(far: FlameServer) -> None:
     with remote_flame(dict(far.environ())) as kernel:  # which is what auto takes
-        pid = kernel.execute("import asyncio, ctypes, os, sys, time\nos.getpid()").result
+        pid = kernel.execute("import asyncio, os, sys, time\nos.getpid()").result
         assert pid != str(far.pid)
         assert "child" in kernel.execute("%flame status").stdout
         assert kernel.execute("os.write(1, b'raw\\n');").stdout.split() == ["raw"]
-        printed = "ctypes.cdll.msvcrt.puts(b'from C'); ctypes.cdll.msvcrt.fflush(None);"
-        assert kernel.execute(printed).stdout.split() == ["from", "C"]
         for code in ("while True: pass", "time.sleep(60)", "await asyncio.sleep(60)"):
             assert stopped(kernel, f"print('begun', flush=True)\n{code}").error is not None
         assert kernel.execute("os.getpid()").result == pid
@@ -155,19 +153,6 @@ def test_a_call_that_holds_the_interpreter(far: FlameServer) -> None:
             kernel.wait_for(lambda: run.reply or run.stderr.count("next Stop") > 1, "the next step")
         assert "was ended by Stop with" in str(kernel.wait(run).error)
         assert kernel.execute("1 + 1").result == "2"
-
-
-def test_nothing_is_left_of_a_server_that_is_killed() -> None:
-    with windows_far.server(farside.random_key()) as server:
-        with flame.connect(server.location, key=server.key) as pc:
-            pc.execute("import subprocess, sys")
-            pc.execute("one = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])")
-            assert windows_far.running() >= 3  # the server, the child, and what that has started
-        with flame.connect(server.location, key=server.key) as pc:
-            pc.execute("import subprocess, sys")
-            pc.execute("one = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])")
-            server.kill()
-            farside.wait_until(lambda: windows_far.running() == 0, "the end of all", 30)
 
 
 def test_values_functions_and_modules(pc: Remote) -> None:

@@ -7,18 +7,8 @@ import subprocess
 from collections.abc import Iterator
 
 import other_pythons
-import psutil
 from farside import FlameServer, Python
 from needs import missing
-
-
-def running() -> int:
-    """How many of Windows' Pythons run, whoever has started them."""
-    found = 0
-    for one in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            found += any(word.replace("\\", "/").endswith("cp313/python.exe") for word in one.cmdline()[:2])
-    return found
 
 
 @contextlib.contextmanager
