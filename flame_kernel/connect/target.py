@@ -213,20 +213,18 @@ class Target:
         """Raise TargetError if others could read or use the connection and the user has not allowed that."""
         if self.is_private or self.insecure:
             return
+        if self.key is None:
+            fault, allow = "have neither encryption nor a key", "--insecure (insecure=True)"
+        elif self.tls is None and not self.allow_plain:
+            fault, allow = "not be encrypted, so others could read and replay it", "--allow-plain (allow_plain=True)"
+        else:
+            return
         host = self.location.host if self.location else None
         meant = " (did you mean localhost?)" if difflib.get_close_matches(host or "", ["localhost"], 1, 0.8) else ""
-        where = f"{self.location} is another machine{meant}, and"
         better = f"reach it by ssh://user@{host}/{self.location.port}, or by TLS" if self.location else ""
-        if self.key is None:
-            raise TargetError(
-                f"{where} the connection would have neither encryption nor a key; {better}; "
-                "or say --insecure (insecure=True)"
-            )
-        if self.tls is None and not self.allow_plain:
-            plain = "or say --allow-plain (allow_plain=True)"
-            raise TargetError(
-                f"{where} the connection would not be encrypted, so others could read and replay it; {better}; {plain}"
-            )
+        raise TargetError(
+            f"{self.location} is another machine{meant}, and the connection would {fault}; {better}; or say {allow}"
+        )
 
     def cautions(self) -> tuple[str, ...]:
         """Warnings to show whenever a session is opened: what is unsafe about the connection, and ``warnings``."""

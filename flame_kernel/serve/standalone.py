@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -102,6 +103,8 @@ def run(plan: Plan, key_file: Path | None = None, python: str = sys.executable) 
         "remove": [str(key.path)] if key.made else [],
     }
     environ = {name: value for name, value in keyless(os.environ).items() if not name.startswith(("PYRO_", "FLAME_"))}
+    if os.name == "nt":  # a program that takes the place of another one has none of its descriptors there
+        sys.exit(subprocess.run([python, "-c", _BEGIN, "0"], input=json.dumps(told).encode(), env=environ).returncode)
     reading, writing = os.pipe()
     try:
         # Smaller than a pipe, so writing does not block although nothing reads yet.

@@ -67,7 +67,9 @@ def far(request: pytest.FixtureRequest, nothing_is_left: None) -> Iterator[Remot
 @pytest.mark.parametrize("far", list(_far_sides()), indirect=True, scope="module")
 def test_it_works(request: pytest.FixtureRequest, far: Remote, row: str, tmp_path: Path) -> None:
     side, place, _ = request.node.callspec.params["far"]
-    what_works.expected(side, place, row)[1](far, tmp_path)
+    step = what_works.expected(side, place, row)[1]
+    if step is not None:
+        step(far, tmp_path)
 
 
 def test_the_page_has_what_was_found() -> None:

@@ -149,6 +149,9 @@ def _interrupt_one(me, request_id):
             continue
         if lane.name:
             me.interrupt(request_id)
+        elif os.name == "nt":  # no signal ends the wait for a process: once that ends, the interrupt has to be there
+            _interrupt_main(me, running)
+            lane.interrupt_children()
         else:
             lane.interrupt_children()
             _interrupt_main(me, running)
