@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -24,8 +25,10 @@ def main() -> None:
         from .session.bootstrap import agent_text
 
         early.begin(agent_text(), os.environ, sys.argv[1:])
+    gc.disable()  # all that imports make stays: to look for garbage among it takes a tenth of their time
     from .kernel.app import FlameKernelApp
 
+    gc.enable()
     FlameKernelApp.launch_instance()
 
 

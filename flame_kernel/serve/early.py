@@ -19,6 +19,9 @@ from .embedded import EmbeddedServer
 # Other files that may name a server.
 _CONFIGURATION = ("jupyter_flame_config.py", "jupyter_flame_config.json")
 
+# Places where the first session will need a child, which is started at once, too.
+_IN_CHILD = ("", "auto", "child")
+
 _begun: list[Future[EmbeddedServer]] = []
 
 
@@ -27,7 +30,8 @@ def begin(agent: tuple[str, str], environ: Mapping[str, str], arguments: Sequenc
     if not _may_be_named(environ, arguments):
         future: Future[EmbeddedServer] = Future()
         _begun.append(future)
-        threading.Thread(target=_start, args=(agent, future), name="flame-early", daemon=True).start()
+        ahead = environ.get("FLAME_SHELL") or "auto" if environ.get("FLAME_PLACE", "child") in _IN_CHILD else ""
+        threading.Thread(target=_start, args=(agent, ahead, future), name="flame-early", daemon=True).start()
 
 
 def take() -> EmbeddedServer | None:
@@ -51,9 +55,9 @@ def _may_be_named(environ: Mapping[str, str], arguments: Sequence[str]) -> bool:
     return any(file.exists() for file in (targets_path(environ), *files))
 
 
-def _start(agent: tuple[str, str], future: Future[EmbeddedServer]) -> None:
+def _start(agent: tuple[str, str], ahead: str, future: Future[EmbeddedServer]) -> None:
     try:
-        server = EmbeddedServer(agent)
+        server = EmbeddedServer(agent, ahead)
     except Exception as e:  # the caller of take() then starts a server itself, and reports an error
         future.set_exception(e)
     else:

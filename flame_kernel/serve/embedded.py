@@ -82,13 +82,15 @@ space = {{}}
 with open(int(sys.argv[2])) as file:
     loader, text = json.load(file)
 exec(loader, space)
-space["boot"](text, loader)
+agent = space["boot"](text, loader)
 print({_READY!r} + uri.location, flush=True)
 log = int(sys.argv[1])
 os.dup2(log, 1)
 os.dup2(log, 2)
 os.close(log)
-del sys.argv[1:], piece, told, null, log, space, file, loader, text
+if told["ahead"]:
+    agent.session.child.ahead.begin(agent.handle.bundle, told["ahead"] != "mini")
+del sys.argv[1:], piece, told, null, log, space, file, loader, text, agent
 try:
     daemon.requestLoop()
 except KeyboardInterrupt:
@@ -102,11 +104,13 @@ class EmbeddedServer:
     """A running Flame server. The constructor returns when it accepts connections; `close` removes it completely.
 
     agent   source of the agent to load at the start: the text of its loader and of the rest, as `bootstrap` makes them
+    ahead   the shell of a child that is started at once, for the first session; "" if none is to be
     """
 
-    def __init__(self, agent: tuple[str, str]) -> None:
+    def __init__(self, agent: tuple[str, str], ahead: str = "") -> None:
         self._key = secrets.token_hex(32)
         self._agent = agent
+        self._ahead = ahead
         self._process = self._start()
         try:
             self.location = self._wait()
@@ -184,6 +188,7 @@ class EmbeddedServer:
             os.close(log)
         assert process.stdin is not None
         told = {"key": self._key, "hardening": Path(__file__).with_name("hardening.py").read_text("utf-8")}
+        told["ahead"] = self._ahead
         with contextlib.suppress(BrokenPipeError):  # it has died, and `_wait` reports why
             process.stdin.write(json.dumps(told).encode() + b"\n")  # smaller than a pipe, so it cannot block
         return process

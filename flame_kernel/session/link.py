@@ -422,7 +422,8 @@ class Link:
 
     def hurry(self) -> None:
         """Reconnect now, without waiting, because there is a request."""
-        self._hurry.set()
+        if not self._hurry.is_set():
+            self._hurry.set()
         self.watch.expect()
 
     def _note_lost(self, line: Line, error: FlameError) -> None:

@@ -13,6 +13,8 @@ import json
 import os
 import platform
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,8 @@ PEERS: tuple[type[peers.Peer], ...] = (
 
 # name -> (what is done, unit, repeats); each is a method of the peers that take part.
 METRICS: dict[str, tuple[str, str, int]] = {
+    "own_memory": ("memory of its own where cells run, before any Tab", "MiB", 3),
+    "idle_cpu": ("idle, % of a core", "%", 1),
     "ping": ("the least there is to ask", "ms", 7),
     "cell": ("cell `pass`, request to idle", "ms", 9),
     "print_cell": ("cell `print('a')`", "ms", 9),
@@ -83,10 +87,23 @@ METRICS: dict[str, tuple[str, str, int]] = {
     "forward_down": ("256 MiB through it, down", "s", 3),
     "forward_up": ("256 MiB through it, up", "s", 3),
     "interrupt": ("Stop of `while True: pass`", "ms", 5),
-    "idle_cpu": ("idle, % of a core", "%", 1),
-    "own_memory": ("memory of its own where cells run, before any Tab", "MiB", 3),
 }
 FACTOR = {"ms": 1000.0, "s": 1.0, "%": 1.0, "MiB": 1.0, "round trips": 1.0}
+
+
+@contextlib.contextmanager
+def compiled() -> Iterator[None]:
+    """Processes started meanwhile find their modules compiled, as an installation has them; whoever starts first
+    compiles."""
+    known = os.environ.copy()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = folder
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(known)
 
 
 def run(metrics: list[str], names: list[str], quick: bool) -> dict[str, Any]:
@@ -95,6 +112,7 @@ def run(metrics: list[str], names: list[str], quick: bool) -> dict[str, Any]:
     left_out = {kind.name: kind.lacking() for kind in kinds if kind.lacking()}
     results: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
+        stack.enter_context(compiled())
         living = []
         for kind in kinds:
             if kind.name in left_out or not any(hasattr(kind, metric) for metric in metrics):
@@ -194,7 +212,7 @@ def readme_table(results: dict[str, Any]) -> str:
             + " |"
         )
     rows.append("")
-    rows.append(f"Medians of one run with all of them in turn, {results['date']}, {results['machine']}.")
+    rows.append(f"Medians; all of a row took turns in one run, {results['date']}, {results['machine']}.")
     return "\n".join(rows)
 
 

@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.windows, pytest.mark.timeout(180)]
 @pytest.fixture(scope="module")
 def far(nothing_is_left: None) -> Iterator[FlameServer]:
     with windows_far.server(farside.random_key()) as server:
+        server.environ()  # writes the key's file
         yield server
 
 

@@ -26,7 +26,7 @@ from ...remote import bulk
 from ...shell import compiler
 from ...wire import message as wire
 from .. import descriptors, monitor, program_pipes, stops, top
-from . import exit_reason, loopback, processes
+from . import ahead, exit_reason, loopback, processes
 from . import stacks as child_stacks
 from .frames import read_frame, send_frame
 
@@ -51,7 +51,7 @@ _children = set()  # process ids of living children, of this version of the agen
 
 def pids():
     """The processes in which sessions live; an interrupt of another session's cell must not reach them."""
-    return set(_children)
+    return _children | ahead.pids()
 
 
 def refusal():
@@ -102,7 +102,7 @@ class ChildCore:
         if refusal():
             raise RuntimeError(refusal())
         try:
-            self._process = processes.start()
+            self._process = ahead.take() or processes.start()
         except OSError as e:
             if e.errno in NO_PROGRAM:
                 why = "its sys.executable, %s, is not a program that can be started (%s)" % (sys.executable, e.strerror)
@@ -122,10 +122,10 @@ class ChildCore:
         """Whether its process has ended, so that the next request will start another."""
         return self._process is None
 
-    def _bring_up(self, sock, folder):
+    def _bring_up(self, process, sock, folder):
         """Send a new process its first messages. On a thread of its own, because an interpreter takes long to start."""
         try:
-            for part in self._bundle():
+            for part in () if process.has_agent else self._bundle():
                 send_frame(sock, part)
             send_frame(sock, wire.encode({"session": self.session_id, "shell": self._shell, "scratch": folder}))
             with self._send_lock:
@@ -143,7 +143,7 @@ class ChildCore:
         except OSError:  # it has ended before
             sock = None
         else:
-            self._bring_up(sock, folder)
+            self._bring_up(process, sock, folder)
         while sock is not None:
             frame = read_frame(sock)
             if frame is None:

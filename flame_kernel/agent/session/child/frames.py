@@ -12,6 +12,9 @@ _LENGTH = struct.Struct(">Q")
 # Bytes of a frame up to which copying them is cheaper than a second call.
 SMALL = 1 << 16
 
+# Before its first message, a child may be told to import what it will need.
+WARM = b"warm"
+
 # The first code in the new interpreter: it reads the agent from the socket, in the form of ``agent_frames``. The folder
 # where it starts is not on the import path yet, since a json.py may lie there; cells get it later, see ``folder``.
 _READ = """\

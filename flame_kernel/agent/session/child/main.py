@@ -20,12 +20,13 @@ import types
 from ... import own, sockets, tempdirs, threads
 from ...log import log as events
 from ...remote import bulk
+from ...shell import ipython
 from ...wire import chunks
 from ...wire import message as wire
 from .. import core, descriptors, folder, places, stacks
 from . import loopback, processes
 from . import stacks as child_stacks
-from .frames import read_frame, send_frame
+from .frames import WARM, read_frame, send_frame
 
 # Most bytes of output that the server has not taken yet: a cell that prints more has to wait.
 MOST_UNSENT = 2 << 20
@@ -44,7 +45,7 @@ SIGNAL_AGAIN = 0.1
 
 def main(sock, left=()):
     """Run the child; never returns. ``left``: the entries removed from the import path, see ``launch``."""
-    options = wire.decode(read_frame(sock))[0]
+    options = wire.decode(_first_frame(sock))[0]
     tempdirs.use(options["scratch"])
     sock.set_inheritable(False)  # of a socket on Windows there is no descriptor
     given = sys.argv[2:]
@@ -78,6 +79,17 @@ def main(sock, left=()):
     me.ends.release()
     _finish(me)
     os._exit(0)
+
+
+def _first_frame(sock):
+    """The server's first message. A child that was started before a session asked for it ends if none does."""
+    frame = read_frame(sock)
+    if frame == WARM:
+        ipython.available()
+        frame = read_frame(sock)
+    if frame is None:
+        os._exit(0)
+    return frame
 
 
 def _enable_faulthandler(fd):

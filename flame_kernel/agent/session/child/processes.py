@@ -41,6 +41,7 @@ class PosixProcess:
     """
 
     passes_descriptors = True
+    has_agent = False  # the agent was sent already, see ``ahead``
 
     def __init__(self):
         ours, theirs = [descriptors.high_socket(one) for one in socket.socketpair()]
@@ -109,6 +110,7 @@ class ApartProcess:
     """A child without socket pairs and signals; with the same attributes and methods."""
 
     passes_descriptors = False
+    has_agent = False
 
     def __init__(self):
         self._listener = loopback.SecretListener()
