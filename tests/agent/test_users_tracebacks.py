@@ -10,12 +10,16 @@ import json
 import re
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import farside
+import pytest
 from farside import wait_until
 from main_app import MainApp, state
 from rawagent import RawAgent, raw_agent
+
+from flame_kernel.agent.session import stacks
 
 # What every case may use.
 FIRST = """
@@ -174,3 +178,20 @@ def test_no_frame_of_ours_is_shown(each_python: farside.Python, tmp_path: Path) 
         for one in beside:
             one.finish()
             one.check()
+
+
+def test_a_cell_that_is_in_our_own_code_is_nowhere_in_particular(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a Stop says of a cell that it has not ended: no name of ours."""
+    ours, users = (
+        SimpleNamespace(f_code=_frame_of_code(name), f_globals={"__name__": name})
+        for name in ("flame_agent_0.session.program", "library")
+    )
+    host: Any = SimpleNamespace(namespace=SimpleNamespace())
+    lane: Any = SimpleNamespace(thread_id=0)
+    for frames, words in (([ours], "Python code"), ([users, ours], "library.f")):
+        monkeypatch.setattr(stacks, "_of_lane", lambda *_, frames=frames: [(one, 1) for one in frames])
+        assert stacks.call(host, lane) == words
+
+
+def _frame_of_code(name: str) -> Any:
+    return SimpleNamespace(co_name="f", co_filename=name)

@@ -205,9 +205,9 @@ def test_the_debugger_shows_its_lines(server: FlameServer, key: Path, tmp_path: 
 
 
 def test_a_script_on_stdin(server: FlameServer, key: Path) -> None:
-    source = b"import sys\nprint(sys.argv, __name__, '__file__' in globals())\n1 / 0\n"
+    source = b"import sys\nprint(sys.argv, __name__, __file__)\n1 / 0\n"
     done = run(server.location, key, "run", "-", "-x", "a b", input=source)
-    assert (done.returncode, done.stdout) == (1, b"['-', '-x', 'a b'] __main__ False\n")
+    assert (done.returncode, done.stdout) == (1, b"['-', '-x', 'a b'] __main__ <stdin>\n")
     assert b'File "<stdin>", line 3, in <module>\n    1 / 0\n' in done.stderr
 
 

@@ -19,6 +19,7 @@ import os
 import pathlib
 import random
 import re
+import sys
 import threading
 import time
 import types
@@ -283,6 +284,35 @@ def stays(pi: Remote) -> None:
         pi["x"] = threading.Lock()
 
 
+def tensors(pi: Remote) -> None:
+    fake = str(PAGE.parents[1] / "tests" / "apps" / "fake_torch")
+    sys.path.insert(0, fake)
+    try:
+        import torch
+
+        with flame.connect(pi.location, shell="mini") as one:
+            one.execute(f"import sys; sys.path.insert(0, {fake!r}); import torch")
+            sent = torch.arange(4, torch.bfloat16).as_strided((2, 2), (1, 2)).to("cuda:1")
+            (made,) = back(one, sent)
+            assert (made.dtype, made.stride(), made.device) == (torch.bfloat16, (1, 2), "cuda:1")
+            assert one.pull(["v"], device="cpu")["v"][0].device == "cpu"
+    finally:
+        sys.path.remove(fake)
+        sys.modules.pop("torch", None)
+
+
+def arrays_of_others(pi: Remote) -> None:
+    pi.execute(
+        "class Odd:\n    shape, dtype = (2,), 'i4'\n    def __array__(self, *a, **k):\n"
+        "        import numpy\n        return numpy.array([1, 2], 'i4')\nodd = Odd()"
+    )
+    assert isinstance(pi.evaluate("odd"), RemoteObject)
+    assert pi.evaluate("odd").fetch().tolist() == pi.pull(["odd"])["odd"].tolist() == [1, 2]
+    pi.execute("Odd.coords = ()")
+    with pytest.raises(CannotTravel):
+        pi.pull(["odd"])
+
+
 def pickled(pi: Remote) -> None:
     with flame.connect(pi.location, trust=True, shell="mini") as trusted:
         trusted.execute("class There:\n    def __init__(s): s.a = [1]\nthere = There()")
@@ -303,6 +333,8 @@ SHOWN: dict[str, Callable[[Remote], None]] = {
     "memoryview": views,
     "named tuples": records,
     "numpy arrays": numpy_arrays,
+    "torch.Tensor": tensors,
+    "arrays of other libraries": arrays_of_others,
     "pandas DataFrame": pandas_tables,
     "pyarrow Table": arrow_and_polars,
     "functions and classes of yours": functions,

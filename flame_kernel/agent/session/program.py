@@ -139,13 +139,9 @@ class Program:
         before = sys.argv, space.get("__name__")
         sys.argv = [name] + arguments
         file = "<stdin>" if name == "-" else name
-        space.update(__name__="__main__", __doc__=None, __loader__=_Loader(file, source))
-        if name == "-":
-            space.pop("__file__", None)
-        else:
-            space["__file__"] = name
-            if sys.version_info < (3, 15):
-                space["__cached__"] = None
+        space.update(__name__="__main__", __doc__=None, __file__=file, __loader__=_Loader(file, source))
+        if sys.version_info < (3, 15):
+            space["__cached__"] = None
         if sys.version_info < (3, 14):
             space.setdefault("__annotations__", {})
         _remember(file, source)

@@ -63,7 +63,8 @@ def call(host, lane):
         if frame.f_globals is host.namespace.__dict__:
             named = _exactly(frame, line) or call_at(linecache.getline(code.co_filename, line or 0))
             return "%s, line %d" % (named or inner or "Python code", line or 0)
-        inner = inner or "%s.%s" % (frame.f_globals.get("__name__", "?"), code.co_name)
+        if not own.has(frame):
+            inner = inner or "%s.%s" % (frame.f_globals.get("__name__", "?"), code.co_name)
     return inner or "Python code"
 
 
