@@ -30,8 +30,8 @@ def begin(agent: tuple[str, str], environ: Mapping[str, str], arguments: Sequenc
     if not _may_be_named(environ, arguments):
         future: Future[EmbeddedServer] = Future()
         _begun.append(future)
-        ahead = environ.get("FLAME_SHELL") or "auto" if environ.get("FLAME_PLACE", "child") in _IN_CHILD else ""
-        threading.Thread(target=_start, args=(agent, ahead, future), name="flame-early", daemon=True).start()
+        prestart = environ.get("FLAME_SHELL") or "auto" if environ.get("FLAME_PLACE", "child") in _IN_CHILD else ""
+        threading.Thread(target=_start, args=(agent, prestart, future), name="flame-early", daemon=True).start()
 
 
 def take() -> EmbeddedServer | None:
@@ -55,9 +55,9 @@ def _may_be_named(environ: Mapping[str, str], arguments: Sequence[str]) -> bool:
     return any(file.exists() for file in (targets_path(environ), *files))
 
 
-def _start(agent: tuple[str, str], ahead: str, future: Future[EmbeddedServer]) -> None:
+def _start(agent: tuple[str, str], prestart: str, future: Future[EmbeddedServer]) -> None:
     try:
-        server = EmbeddedServer(agent, ahead)
+        server = EmbeddedServer(agent, prestart)
     except Exception as e:  # the caller of take() then starts a server itself, and reports an error
         future.set_exception(e)
     else:

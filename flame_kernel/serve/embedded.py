@@ -88,8 +88,8 @@ log = int(sys.argv[1])
 os.dup2(log, 1)
 os.dup2(log, 2)
 os.close(log)
-if told["ahead"]:
-    agent.session.child.ahead.begin(agent.handle.bundle, told["ahead"] != "mini")
+if told["prestart"]:
+    agent.session.child.prestart.begin(agent.handle.bundle, told["prestart"] != "mini")
 del sys.argv[1:], piece, told, null, log, space, file, loader, text, agent
 try:
     daemon.requestLoop()
@@ -103,14 +103,14 @@ daemon.close()
 class EmbeddedServer:
     """A running Flame server. The constructor returns when it accepts connections; `close` removes it completely.
 
-    agent   source of the agent to load at the start: the text of its loader and of the rest, as `bootstrap` makes them
-    ahead   the shell of a child that is started at once, for the first session; "" if none is to be
+    agent     source of the agent to load at the start: the text of its loader and of the rest; `bootstrap` makes them
+    prestart  the shell of a child that is started at once, for the first session; "" if none is to be
     """
 
-    def __init__(self, agent: tuple[str, str], ahead: str = "") -> None:
+    def __init__(self, agent: tuple[str, str], prestart: str = "") -> None:
         self._key = secrets.token_hex(32)
         self._agent = agent
-        self._ahead = ahead
+        self._prestart = prestart
         self._process = self._start()
         try:
             self.location = self._wait()
@@ -188,7 +188,7 @@ class EmbeddedServer:
             os.close(log)
         assert process.stdin is not None
         told = {"key": self._key, "hardening": Path(__file__).with_name("hardening.py").read_text("utf-8")}
-        told["ahead"] = self._ahead
+        told["prestart"] = self._prestart
         with contextlib.suppress(BrokenPipeError):  # it has died, and `_wait` reports why
             process.stdin.write(json.dumps(told).encode() + b"\n")  # smaller than a pipe, so it cannot block
         return process

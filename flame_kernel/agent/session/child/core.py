@@ -26,7 +26,7 @@ from ...remote import bulk
 from ...shell import compiler
 from ...wire import message as wire
 from .. import descriptors, monitor, program_pipes, stops, top
-from . import ahead, exit_reason, loopback, processes
+from . import exit_reason, loopback, prestart, processes
 from . import stacks as child_stacks
 from .frames import read_frame, send_frame
 
@@ -51,7 +51,7 @@ _children = set()  # process ids of living children, of this version of the agen
 
 def pids():
     """The processes in which sessions live; an interrupt of another session's cell must not reach them."""
-    return _children | ahead.pids()
+    return _children | prestart.pids()
 
 
 def refusal():
@@ -102,7 +102,7 @@ class ChildCore:
         if refusal():
             raise RuntimeError(refusal())
         try:
-            self._process = ahead.take() or processes.start()
+            self._process = prestart.take() or processes.start()
         except OSError as e:
             if e.errno in NO_PROGRAM:
                 why = "its sys.executable, %s, is not a program that can be started (%s)" % (sys.executable, e.strerror)

@@ -41,7 +41,7 @@ class PosixProcess:
     """
 
     passes_descriptors = True
-    has_agent = False  # the agent was sent already, see ``ahead``
+    has_agent = False  # the agent was sent already, see ``prestart``
 
     def __init__(self):
         ours, theirs = [descriptors.high_socket(one) for one in socket.socketpair()]

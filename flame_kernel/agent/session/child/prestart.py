@@ -23,7 +23,7 @@ _pids = set()
 def begin(bundle, warm):
     """Start it; ``bundle`` returns the agent as ``frames.agent_frames`` makes it; ``warm``: it imports IPython, too."""
     if processes.POSIX:
-        _begun.append(threads.start("ahead", _start, bundle, warm))
+        _begun.append(threads.start("prestart", _start, bundle, warm))
 
 
 def take():
@@ -33,7 +33,7 @@ def take():
     process, under = _taken()
     if process is None or (under == _conditions() and process.popen.poll() is None):
         return process
-    threads.start("ahead", _end, process)
+    threads.start("prestart", _end, process)
     return None
 
 
@@ -59,7 +59,7 @@ def _start(bundle, warm):
         return
     process.has_agent = True
     _there.append((process, under))
-    threads.later(PATIENCE, "ahead", _give_up)
+    threads.later(PATIENCE, "prestart", _give_up)
 
 
 def _taken():

@@ -15,7 +15,7 @@ from flame_kernel.remote.remote import Remote
 from flame_kernel.serve.embedded import EmbeddedServer
 from flame_kernel.session.bootstrap import agent_text
 
-AHEAD = "[m for n, m in __import__('sys').modules.items() if n.endswith('.session.child.ahead')][0]"
+PRESTART = "[m for n, m in __import__('sys').modules.items() if n.endswith('.session.child.prestart')][0]"
 
 
 @pytest.fixture
@@ -34,20 +34,20 @@ def children(server: EmbeddedServer) -> list[int]:
 
 def test_the_first_session_takes_it(server: EmbeddedServer) -> None:
     wait_until(lambda: len(children(server)) == 1, "the child")
-    (ahead,) = children(server)
+    (started,) = children(server)
     with connected(server, "child") as pi:
-        assert pi.modules.os.getpid() == ahead
+        assert pi.modules.os.getpid() == started
         assert pi.evaluate("1 + 1") == 2
         with connected(server, "child") as other:
-            assert other.modules.os.getpid() != ahead
+            assert other.modules.os.getpid() != started
             assert len(children(server)) == 2
     wait_until(lambda: not children(server), "the children to end")
 
 
 def test_it_ends_if_nobody_takes_it(server: EmbeddedServer) -> None:
     with connected(server, "process") as pi:
-        wait_until(lambda: len(pi.evaluate(f"{AHEAD}._there")) == 1, "the child that is ready")
-        pi.execute(f"{AHEAD}._give_up()")
+        wait_until(lambda: len(pi.evaluate(f"{PRESTART}._there")) == 1, "the child that is ready")
+        pi.execute(f"{PRESTART}._give_up()")
         assert children(server) == []
         with connected(server, "child") as other:
             assert children(server) == [other.modules.os.getpid()]
@@ -55,11 +55,11 @@ def test_it_ends_if_nobody_takes_it(server: EmbeddedServer) -> None:
 
 def test_it_is_not_taken_where_the_environment_is_another_one_by_now(server: EmbeddedServer) -> None:
     wait_until(lambda: len(children(server)) == 1, "the child")
-    (ahead,) = children(server)
+    (started,) = children(server)
     with connected(server, "process") as pi:
         pi.execute("import os\nos.environ['MARK'] = 'set'")
         with connected(server, "child") as other:
-            assert other.modules.os.getpid() != ahead
+            assert other.modules.os.getpid() != started
             assert other.modules.os.environ["MARK"] == "set"
         wait_until(lambda: not children(server), "both to end")
 
@@ -67,8 +67,8 @@ def test_it_is_not_taken_where_the_environment_is_another_one_by_now(server: Emb
 def test_it_ends_with_its_server() -> None:
     with contextlib.closing(EmbeddedServer(agent_text(), "auto")) as server:
         wait_until(lambda: len(children(server)) == 1, "the child")
-        ahead = psutil.Process(children(server)[0])
-    wait_until(lambda: not ahead.is_running() or ahead.status() == psutil.STATUS_ZOMBIE, "its end")
+        started = psutil.Process(children(server)[0])
+    wait_until(lambda: not started.is_running() or started.status() == psutil.STATUS_ZOMBIE, "its end")
 
 
 @pytest.mark.parametrize("place", ["child", "process"])
