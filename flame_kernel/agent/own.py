@@ -68,9 +68,9 @@ def _remake(copy, kinds):
     """Give a private copy of a module subclasses of its classes ``kinds``, whose methods use what is in the copy."""
     names, shared_names = vars(copy), vars(sys.modules[copy.__name__])
     for name in kinds:
-        found = names.get(name)
-        if not isinstance(found, type) or found.__module__ != copy.__name__:
-            continue  # an app has put a class of its own there
+        found = _original(names, name, copy.__name__)
+        if found is None:
+            continue
         about = {"__module__": found.__module__, "__qualname__": name, "__doc__": found.__doc__}
         for kind in reversed(found.__mro__[:-1]):  # Timer is a Thread: all that its methods call is ours
             for key, value in vars(kind).items():
@@ -80,6 +80,16 @@ def _remake(copy, kinds):
                     accessors = (value.fget, value.fset, value.fdel)
                     about[key] = property(*[one and _with_names(one, names, shared_names) for one in accessors])
         names[name] = type(name, (found,), about)
+
+
+def _original(names, name, module):
+    """The module's own class, also where an app has put a class of its own there, which may want other arguments; None
+    if it is found nowhere."""
+    for kind in (names.get(name), names.get("_MainThread")):
+        for base in getattr(kind, "__mro__", ()):
+            if (base.__module__, base.__qualname__) == (module, name):
+                return base
+    return None
 
 
 def _with_names(function, names, shared_names):

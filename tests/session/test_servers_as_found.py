@@ -47,6 +47,14 @@ threading._Plain, threading.Thread = threading.Thread, Own
 """
 
 
+ARGUMENTS = """
+class Own(threading.Thread):
+    def __init__(self, name, work=None, target=None):
+        super().__init__(name=name, target=target or work)
+threading.Thread = Own
+"""
+
+
 @pytest.mark.parametrize("after", [SUBCLASS, FUNCTION, OVERRIDES], ids=["subclass", "function", "overrides"])
 @pytest.mark.parametrize("python", [pythons()[0], NEWEST], ids=lambda one: one.name)
 def test_an_app_whose_threads_are_of_another_class(after: str, python: Python) -> None:
@@ -54,6 +62,13 @@ def test_an_app_whose_threads_are_of_another_class(after: str, python: Python) -
     with found(after=after, python=python) as app, flame.connect(app.location) as pi:
         assert pi.evaluate("6 * 7") == 42
         assert printed(pi, thread) == "there\n"
+
+
+@pytest.mark.parametrize("place", ["process", "child"])
+def test_an_app_whose_threads_want_other_arguments(place: str) -> None:
+    with found(after=ARGUMENTS) as app, flame.connect(app.location, place=place) as pi:
+        assert pi.evaluate("6 * 7") == 42
+        assert printed(pi, "print('there')") == "there\n"
 
 
 def test_an_app_under_gevent() -> None:

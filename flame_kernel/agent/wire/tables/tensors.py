@@ -81,7 +81,7 @@ def write_torch(encoder, value, kind, torch, depth):
 def write_any(encoder, value, kind):
     """The node of any object that is an array: that speaks ``__dlpack__``, or ``__array__``; None for any other
     value."""
-    if any(hasattr(kind, name) for name in _MORE):
+    if any(hasattr(kind, name) for name in _MORE) or any(_is_of_library(base) for base in kind.__mro__):
         return None
     if hasattr(kind, "__dlpack__"):
         made = _through_dlpack(value)
@@ -91,6 +91,11 @@ def write_any(encoder, value, kind):
         return None
     name, shape, strides, data = made
     return {"tn": [name, shape, strides, encoder.buffer(data)]}
+
+
+def _is_of_library(kind):
+    """Whether a class is numpy's or torch's, whose subclasses are more than their elements."""
+    return str(kind.__module__).partition(".")[0] in ("numpy", "torch")
 
 
 def write_numpy(encoder, value):
