@@ -88,7 +88,7 @@ def test_what_a_worker_does_not_take_is_said(servers: list[FlameServer]) -> None
         ({"security": "no"}, "security is True, False or"),
         ({"scheduler": "nowhere"}, "scheduler 'nowhere' is not a host of the cluster"),
         ({"network": "link", "worker_class": "dask_cuda.CUDAWorker"}, "needs to know the ports"),
-        ({"colour": "blue"}, "'colour' is not a setting of a target"),
+        ({"color": "blue"}, "'color' is not a setting of a target"),
     ],
 )
 def test_what_cannot_be_is_said(servers: list[FlameServer], options: dict[str, object], said: str) -> None:

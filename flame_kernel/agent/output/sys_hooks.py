@@ -253,7 +253,7 @@ class Hooks:
             return  # the host's code puts back one of our own objects, which would then pass on to itself
         self._found[name] = value
         mine = self.mine[name]
-        if isinstance(mine, (OutStream, InStream)):
+        if isinstance(mine, (OutDispatcher, InDispatcher)):
             mine.below = self.own[name].below = value
         else:
             self.mine[name] = sys.__dict__[name] = _dispatching(name, value, self.own[name])
