@@ -414,8 +414,8 @@ class Core:
                 lane.close()
 
     def interrupt(self, request_id=None, gently=False):
-        """Stop everything that runs, or only request ``request_id``. Returns what was done, to the last
-        one: see Lane.interrupt. ``gently`` changes nothing: all that is done here keeps the session's variables."""
+        """Stop everything that runs, or only request ``request_id``. Returns what was done to the last
+        one, see Lane.interrupt. ``gently`` changes nothing: all that is done here keeps the session's variables."""
         done = "idle"
         for lane in list(self.lanes.values()):
             running = lane.request

@@ -16,8 +16,8 @@ import sys
 
 _IMPORT = opcode.opmap["IMPORT_NAME"]
 _MACHINERY = ("importlib", "_frozen_importlib", "_frozen_importlib_external")
-# Modules that come from the folder only if they are not installed, whoever imports them: matplotlib imports some of
-# them by name, and so do messages of front ends.
+# Of these modules, installed ones come before those in the folder, whoever imports them: matplotlib imports some by
+# name, and so do messages of front ends.
 _OURS_BY_NAME = ("IPython", "jedi", "parso", "debugpy", "comm", "matplotlib_inline", "psutil", "traitlets")
 
 
