@@ -1,5 +1,5 @@
 """Finds what a cell has changed: it compares values before the cell and after it. Compared are the names that the cell
-mentions, and the session's names that were bound to another value or deleted.
+mentions, and the session's names that it has added, deleted or bound to another value.
 
 This runs in a forked copy of the process, which ends afterwards, so it may call code of the values: their ``repr``, and
 what pickles them. Values are compared part by part, ``DEEP`` levels deep at most, and ``MOST`` parts in all.

@@ -97,7 +97,7 @@ class Core:
         self.lanes[""] = Lane(self, "")
 
     def wait_started(self, seconds):
-        """Wait until there is a shell; returns whether there is. One that ends earlier leaves a temporary folder."""
+        """Wait for the shell; returns whether there is one. A child that ends earlier leaves a temporary folder."""
         return self._started.wait(seconds)
 
     def start_on_main(self):

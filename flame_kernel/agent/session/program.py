@@ -34,7 +34,7 @@ from . import descriptors
 # Names that a shell adds to a session's variables, which a program does not expect among its own.
 _OF_SHELLS = ("exit", "quit", "get_ipython", "display", "In", "Out", "_ih", "_oh", "_dh", "_", "__", "___")
 _OF_SHELLS += ("_i", "_ii", "_iii", "_exit_code")
-# The classes of the ``exit`` and ``quit`` that shells have: the small one's, and those of IPython.
+# The classes of the ``exit`` and ``quit`` that shells have: the mini shell's, and those of IPython.
 _EXITS_OF_SHELLS = ("Exit", "ZMQExitAutocall", "ExitAutocall")
 # How often a wait for a thread is interrupted to let an interrupt through, in seconds.
 LOOK = 0.05
@@ -245,7 +245,7 @@ def _active_count(below):
 # Functions of ``threading`` that leave out our threads, for a script that has a process to itself: some scripts wait
 # until no other thread is left.
 _OWN_THREADS = {"enumerate": _enumerate, "active_count": _active_count}
-# What has one of these classes is freed last.
+# Values of these classes are freed last.
 _USED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
 
 

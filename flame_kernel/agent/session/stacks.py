@@ -1,8 +1,8 @@
 """The current stacks of a session's cells and of all other threads in its process. Nothing is stopped to get them.
 
-They show the frames of the user's code and of libraries: for a cell those from the cell on, for another thread all but
-its first ones, which are of ``threading``.  The agent's own frames are left out, and so are threads that run only the
-agent.
+They show the frames of the user's code and of libraries: for a cell its own and those inside it, for another thread all
+but its first ones, which are of ``threading``.  The agent's own frames are left out, and so are threads that run only
+the agent.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ def where(host):
 
 
 def call(host, lane):
-    """The call in which a lane's cell is, in words: ``time.sleep, line 4``."""
+    """The call that a lane's cell is in, in words: ``time.sleep, line 4``."""
     inner = ""
     for frame, line in reversed(_of_lane(lane, frames_now().get(lane.thread_id))):
         code = frame.f_code
@@ -87,7 +87,7 @@ def call_at(line):
 
 
 def _exactly(frame, line):
-    """The call in which a frame is, found by the column of its bytecode; empty if unknown (before Python 3.11).
+    """The call that a frame is in, found by the column of its bytecode; empty if unknown (before Python 3.11).
 
     ``time.sleep`` for ``time.sleep(100)``: without its arguments.
     """

@@ -35,8 +35,8 @@ ON_WINDOWS = {
     0xC0000409: ("fast fail", "C code found an error and aborted"),
 }
 
-# A killed process that has used at least this part of its limit of CPU time was killed for that: the final count may be
-# lower than the one on which the system acted.
+# A process killed after at least this part of its limit of CPU time counts as killed for that: the time counted in the
+# end may be less than the one on which the system acted.
 NEAR = 0.8
 
 

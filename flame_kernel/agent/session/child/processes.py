@@ -36,8 +36,9 @@ def start():
 class PosixProcess:
     """A child with socket pairs and a process group.
 
-    pid, pipes  the latter are read ends: of stacks, stdout and stderr, of which the child reads the last two itself;
-                what it has not read when it dies is read here
+    pid    its process id
+    pipes  read ends, of its stacks, its stdout and its stderr; the child reads the last two itself, and what it has not
+           read when it dies is read here
     """
 
     passes_descriptors = True
