@@ -48,7 +48,8 @@ connection (``numbers``).  Anything else is an old message, sent again: the code
 ``open``  ``attach`` absent or ``take``: take the session up, or make it if there is none; ``must``: never make one
 (code ``no_session``); ``force``: take it even from a client that is connected.  Without ``force``, taking it from
 another client is refused (code ``in_use``; the error also has ``client`` and ``since``), unless that client has
-consented, has been away for 10 s, or has the same ``client_id``.  A client that sends no client_id can always take it.
+consented, has been away for 10 s (3 s if its connection is closed), or has the same ``client_id``.  A client that
+sends no client_id can always take it.
 The answer has ``acknowledged`` (where the previous owner stopped reading: an Inbox that begins there first gets what
 was missed), ``newest``, ``running`` (cells running or queued: request, code, started) and ``inputs`` (contents of each
 ``input_request``, with ``request``, that the previous owner has read and nobody has answered).  The values given for
@@ -215,8 +216,8 @@ def _call_files(request, buffers, daemon):
 
 
 def _call_files_aside(request):
-    """On the connection of a session's calls. They must not wait long for small files, which need not go there: a Stop
-    goes there too, and a file of a mount whose host is gone may never open."""
+    """Op ``call_files``, on the connection of a session's calls. With ``soon``, on a server with threads, it takes
+    FILES_WAIT at most: a Stop uses that connection too, and a file on a mount whose host is gone may never open."""
     buffers = request["request"]["buffers"]
     if pyro.is_multiplex() or not request.get("soon"):
         return {}, _call_files(request, buffers, None)
@@ -335,7 +336,7 @@ def _portion(request):
 
 
 def _gathered(request):
-    """The request whose parts have come as portions; what was said at last, such as its number, is what counts."""
+    """The request that has come in portions; fields of this call, such as its number, replace those of the request."""
     session = _session(request)
     session.check(request["epoch"])
     message, buffers = session.portions.whole(request["gathered"])

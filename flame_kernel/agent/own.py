@@ -159,8 +159,8 @@ _CONTEXTS = [] if contextvars is None else _in_use(contextvars, copy_context=lam
 
 
 _all, _is, _map = all, operator.is_, map  # ours: the cell may have broken these, too
-# By module: its names, what gets the values of those that are needed, and these values. Of a single name, itemgetter
-# would get no tuple.
+# For each module: its variables, a getter of the needed ones, and their values. _CONTEXTS has a single name and stands
+# twice, because an itemgetter of one name returns no tuple.
 _AT_ONCE = [
     (vars(module), operator.itemgetter(*names), [vars(module)[name] for name in names])
     for module, names in (

@@ -60,7 +60,7 @@ def enlarge(number):
 
 
 def unblock(number):
-    """Let a read find nothing instead of waiting; on Windows we read only what has been seen by a look."""
+    """Let a read return at once when there is nothing; on Windows we read only what ``ready`` has seen."""
     if not _WINDOWS:
         os.set_blocking(number, False)
 

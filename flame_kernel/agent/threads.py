@@ -63,12 +63,12 @@ def _ours(thread, name):
     return thread
 
 
-# Where an app has put greenlets in the place of threads: those on which cells run, by what is their thread's id there.
+# If an app has replaced threads by greenlets: the greenlets on which cells run, by what is their thread's id there.
 _greenlets = weakref.WeakValueDictionary()
 
 
 def own_ident():
-    """This thread's identity. Where it is a greenlet in truth, that is kept for `interrupt`."""
+    """This thread's id. If it is really a greenlet, that is kept for `interrupt`."""
     ident, greenlet = threading.get_ident(), sys.modules.get("greenlet")
     if greenlet is not None and ident not in frames():
         _greenlets[ident] = greenlet.getcurrent()
@@ -82,8 +82,8 @@ NO_FRAMES = (
 
 
 def frames(must=False):
-    """The innermost frame of each thread, by its id; of those greenlets too on which cells run. Where Python would
-    crash, none; or RuntimeError if there ``must`` be some."""
+    """The innermost frame of each thread, by its id; also that of greenlets on which cells run. Where looking
+    would crash Python: empty, or RuntimeError if there ``must`` be some."""
     uwsgi = sys.modules.get("uwsgi")
     if getattr(uwsgi, "worker_id", int)() and not {"py-call-osafterfork", "lazy-apps", "lazy"}.intersection(uwsgi.opt):
         if must:
@@ -95,9 +95,9 @@ def frames(must=False):
 
 
 def interrupt(thread, noticed, wanted):
-    """Raise a KeyboardInterrupt in the thread of that id. It calls ``noticed`` when it is created: only then has the
-    thread received it. A greenlet receives it in its loop's next round, if ``wanted()`` says so then. Does nothing
-    unless ``CAN_INTERRUPT``."""
+    """Raise a KeyboardInterrupt in the thread of that id. The exception calls ``noticed`` when it is created: only then
+    has the thread received it. A greenlet receives it in its loop's next round, if ``wanted()`` is true then. Does
+    nothing to a thread unless ``CAN_INTERRUPT``."""
 
     def begin(self, *args):
         KeyboardInterrupt.__init__(self, *args)

@@ -1,4 +1,4 @@
-"""What Windows says of processes, memory and pipes, by ctypes: for what psutil, /proc and select tell elsewhere.
+"""What Windows tells of processes, memory and pipes, by ctypes: what psutil, /proc and select tell elsewhere.
 
 Nothing here is called on another system. Processes that have ended, or that we may not look into, are left out.
 """
@@ -66,7 +66,7 @@ _EXTENDED_LIMITS, _KILL_ON_CLOSE = 9, 0x2000  # JobObjectExtendedLimitInformatio
 
 
 def _kernel():
-    """kernel32, ours alone: other code's declarations of these functions do not reach us, nor ours it."""
+    """kernel32, loaded for us alone: other code and we can declare its functions without affecting each other."""
     found = ctypes.WinDLL("kernel32")
     for name in ("CreateToolhelp32Snapshot", "OpenProcess", "CreateJobObjectW"):
         getattr(found, name).restype = ctypes.c_void_p
@@ -97,8 +97,8 @@ def processes():
 
 
 def below(pid):
-    """The processes below one, parents first. A parent's number may have been given to a younger process, so only what
-    is younger than its parent counts."""
+    """The descendants of a process, parents first. The pid of a parent that has ended may belong to a younger process
+    now, so only a process that is younger than its parent counts."""
     every = processes()
     born = {one: (times(one) or (0.0, 0.0))[0] for one in every}
     found, todo = [], [pid]
@@ -115,7 +115,7 @@ def below(pid):
 
 
 def terminate(pid):
-    """End a process and all below it at once."""
+    """End a process and its descendants at once."""
     kernel = _kernel()
     for one in [pid] + below(pid):
         handle = ctypes.c_void_p(kernel.OpenProcess(_TERMINATE, False, one))
@@ -125,7 +125,7 @@ def terminate(pid):
 
 
 class Job:
-    """A job object with one process and all that this starts; they end with it, so also when this process dies.
+    """A job object with one process and all that it starts. They end when it is closed, so also when we die.
 
     handle  of the process
     """
@@ -158,7 +158,7 @@ class Job:
 
 
 def has_console():
-    """Whether this process has a console, which what it starts shares."""
+    """Whether this process has a console, which the processes that it starts share."""
     return bool(_kernel().GetConsoleCP())
 
 

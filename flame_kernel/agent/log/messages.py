@@ -1,4 +1,4 @@
-"""Messages as events: plain JSON of their content at this moment, and no larger than an answer may be."""
+"""Makes events of messages: their content as it is at this moment, as plain JSON, no larger than an answer may be."""
 
 import json
 
@@ -14,7 +14,7 @@ MAX_EVENT = 60 << 20
 # Most buffers of one message, and most bytes of its metadata.
 MAX_BUFFERS = 10000
 MAX_METADATA = 64 << 10
-# Content of at most so many texts, of at most so many characters, needs no look at its JSON.
+# Content that is a dict of at most FEW texts of at most SHORT characters is plain JSON: it is not converted.
 FEW, SHORT = 4, 100
 _TEXT = {str}
 
@@ -47,7 +47,7 @@ def _needed_text(content, clean):
 
 
 def _now(content, text):
-    """Plain data of the content, whose JSON is ``text``, if that is needed."""
+    """The content as plain data, read from its JSON ``text``; without a text it is plain already."""
     return json.loads(text.decode("utf-8")) if text else dict(content)
 
 

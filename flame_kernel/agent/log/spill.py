@@ -13,7 +13,7 @@ PAGE = 1 << 16
 
 
 class Spill:
-    """Stores data in a private file, which exists from the first page to the last."""
+    """Stores data in a private file, which exists only while it has pages in use."""
 
     def __init__(self):
         self._file = None

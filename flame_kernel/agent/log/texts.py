@@ -2,13 +2,13 @@
 is an event.
 
 The streams of a cell keep their order: what comes on stderr after text on stdout begins an event of its own, and so
-does the text after it. A cell may change between them so many times a second; beyond that its streams grow side by
-side, as those of different cells always do.
+does the text after it. The cells may change between their streams TURNS times a second in all; beyond that the streams
+of a cell grow side by side, as those of different cells always do.
 """
 
 import time
 
-# How often a cell may change between its streams: a second, and how many unused changes are saved up.
+# How often the cells may change between their streams: per second, and how many unused changes are saved up.
 TURNS, TURNS_SAVED = 60, 240
 
 

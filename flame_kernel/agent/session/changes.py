@@ -1,4 +1,5 @@
-"""Finds what a cell has changed in the names that it mentions, by a look at their values before it and one after it.
+"""Finds what a cell has changed: it compares values before the cell and after it. Compared are the names that the cell
+mentions, and the session's names that it has added, deleted or bound to another value.
 
 This runs in a forked copy of the process, which ends afterwards, so it may call code of the values: their ``repr``, and
 what pickles them. Values are compared part by part, ``DEEP`` levels deep at most, and ``MOST`` parts in all.
@@ -30,7 +31,7 @@ class Look:
 
     marks   path -> what is compared there; two marks of the same value are equal
     words   path -> the value in words, as it was then
-    left    whether there was more than is looked at
+    left    whether something was not looked at, because it is too deep or too much
     """
 
     def __init__(self):
@@ -127,7 +128,7 @@ def _lines(before, after):
     told, lines = set(), []
     for path in changed:
         if not told.isdisjoint(_above(path)):
-            continue  # what it is in was replaced, which is told
+            continue  # what it is in has a line already
         line = _line(path, before.words.get(path), after.words.get(path), path in with_parts)
         if line:
             told.add(path)
@@ -147,7 +148,7 @@ def _above(path):
 
 
 def _line(path, then, now, has_parts):
-    """How a value has changed, from its words ``then`` to those ``now``; empty if its changed parts tell that."""
+    """The line for a changed value: it was ``then`` and is ``now``, in words. Empty if lines of its parts tell it."""
     if now is None:
         return "%s: deleted (it was %s)" % (path, then)
     if then is None:
@@ -176,8 +177,8 @@ def _words(value, instead=""):
 
 
 def _seen(value, deep):
-    """``(mark, parts)``: the mark is compared, and its second item is the value in words; the parts are
-    ``[(how it is written behind the path, the part), …]``.
+    """``(mark, parts)``. Marks are compared; the second item of a mark is the value in words, or empty. ``parts`` is
+    ``[(what follows the path, such as ".name" or "[0]", the part), …]``.
 
     Branches because each kind of value is compared in its own way.
     """
@@ -254,7 +255,7 @@ class _Sink:
 
 
 def _digest(value):
-    """A hash of a value's pickle; None if it has none, or a large one."""
+    """A hash of a value's pickle; None if it cannot be pickled, or the pickle is larger than ``LARGE``."""
     sink = _Sink()
     try:
         pickle.Pickler(sink, 4).dump(value)

@@ -34,7 +34,7 @@ def report():
 
 
 def _workers():
-    """The state of the worker pool. Our caller's caller is the daemon that serves this call; it knows the pool."""
+    """The state of the worker pool. The daemon that serves this call is in our call stack, and it knows the pool."""
     frame = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "handleRequest":

@@ -97,7 +97,7 @@ class Core:
         self.lanes[""] = Lane(self, "")
 
     def wait_started(self, seconds):
-        """Wait until there is a shell: whether there is. A process that ends before leaves a temporary folder."""
+        """Wait for the shell; returns whether there is one. A child that ends earlier leaves a temporary folder."""
         return self._started.wait(seconds)
 
     def start_on_main(self):
@@ -187,7 +187,7 @@ class Core:
         return self._error_reply(request, tracebacks.content(error))
 
     def refused_reply(self, request, ename, why):
-        """The reply of a cell that cannot run, or whose copy has ended, with the sentence that says so."""
+        """The reply of a cell that cannot run, or whose copy (see ``trial``) has ended; ``why`` is a sentence."""
         shown = "%s: %s" % (ename, why) if why else ename
         return self._error_reply(request, {"ename": ename, "evalue": why, "traceback": [shown]})
 
@@ -274,11 +274,11 @@ class Core:
         self._log.hand_over(in_any_case)
 
     def becomes_copy(self, log):
-        """This process is a forked copy now, for one cell that is tried: its events go to ``log``."""
+        """Called in the forked copy in which a cell is tried (see ``trial``): its events go to ``log``."""
         self.pid, self._log, self._lock = os.getpid(), log, threading.Lock()
 
     def pass_on(self, event):
-        """An event of such a copy, or text that it has printed."""
+        """Log an event of such a copy, or text that it has printed."""
         if event["type"] == "stream":
             self._log.write(event["request"], event["content"]["name"], event["content"]["text"])
         else:
@@ -414,8 +414,8 @@ class Core:
                 lane.close()
 
     def interrupt(self, request_id=None, gently=False):
-        """Stop everything that runs, or only request ``request_id``. Returns the strongest thing done, see
-        Lane.interrupt. ``gently`` changes nothing, because all that is done here keeps the session's variables."""
+        """Stop everything that runs, or only request ``request_id``. Returns what was done to the last
+        one, see Lane.interrupt. ``gently`` changes nothing: all that is done here keeps the session's variables."""
         done = "idle"
         for lane in list(self.lanes.values()):
             running = lane.request
@@ -452,7 +452,7 @@ class Core:
         self.tell(request["id"], words)
         if request["kind"] == "comm":
             self._append("comm_reply", request["id"], {"status": "error"})
-        self._callbacks.ended(request)  # or, if it was none of those, let the ones that waited for this lane run
+        self._callbacks.ended(request)  # a comm callback is over; after other requests, waiting ones may run
         if request["kind"] == "comm":
             return
         error = {"ename": "KeyboardInterrupt", "evalue": "abandoned in %s" % where, "traceback": []}

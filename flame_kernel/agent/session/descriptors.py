@@ -33,8 +33,8 @@ def high_socket(sock):
 
 
 def inherited(number):
-    """What a child gets as its stdout or stderr: the server's own, or nothing if the server has closed it, because
-    another file may have its number then."""
+    """What a child gets as its stdout or stderr: the server's own, or the null device if the server has closed that:
+    then another file may have its number."""
     try:
         return None if os.get_inheritable(number) else subprocess.DEVNULL
     except OSError:

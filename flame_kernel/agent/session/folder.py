@@ -16,12 +16,13 @@ import sys
 
 _IMPORT = opcode.opmap["IMPORT_NAME"]
 _MACHINERY = ("importlib", "_frozen_importlib", "_frozen_importlib_external")
-# Modules that any code may import by name: matplotlib does, and messages of front ends.
+# Of these modules, installed ones come before those in the folder, whoever imports them: matplotlib imports some by
+# name, and so do messages of front ends.
 _OURS_BY_NAME = ("IPython", "jedi", "parso", "debugpy", "comm", "matplotlib_inline", "psutil", "traitlets")
 
 
 def cwd():
-    """The current folder, or nothing if it was removed."""
+    """The current folder; empty if it was removed."""
     try:
         return os.getcwd()
     except OSError:

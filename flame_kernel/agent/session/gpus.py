@@ -56,7 +56,7 @@ class _Failed(Exception):
 
 def gpus(pids, quick=False):
     """``[{name, total, used, mine}, …]``, in bytes, with ``busy`` and ``mine_busy`` in percent where that is known;
-    ``mine`` is what the processes ``pids`` use. ``quick``: only if that takes no program."""
+    ``mine`` is what the processes ``pids`` use. ``quick``: do not run nvidia-smi."""
     try:
         return _from_library(pids)
     except (_Failed, OSError, AttributeError):  # there is none, or it does not work, or it is older than that

@@ -358,7 +358,7 @@ class Lane:
         self.noticed = None
         if self._guard.post(self._notice):
             self.host.debug.resume()
-            self.call(lambda: None)  # a loop that the cell itself has made run (nest_asyncio) waits in a C call
+            self.call(lambda: None)  # wakes a loop that the cell itself runs (nest_asyncio) from its C call
             done = "raised"
         else:
             self._cancel(request["id"])

@@ -27,7 +27,7 @@ def most():
 
 
 def take(request, data):
-    """Take one more part of a request; returns the whole request with the last part, None before."""
+    """Take one more part of a request; returns the whole request with the last part, None before. Raises ValueError."""
     kept = sockets.current().__dict__
     whole = kept.pop(_COMING, None) if request["at"] else bytearray()
     if whole is None or len(whole) != request["at"] or len(whole) + len(data) > LARGEST:
@@ -59,7 +59,7 @@ def give(at):
 
 
 class Portions:
-    """A request of a session's owner that comes in portions, which have one name; one request at a time."""
+    """A request that a session's owner sends in portions, under one name; one such request at a time."""
 
     def __init__(self):
         self.clear()

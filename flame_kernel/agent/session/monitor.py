@@ -1,8 +1,9 @@
 """Answers requests about the state of a session, while cells run and never on the threads of cells.
 
 ``where`` and ``profile_end`` are answered at once, by the thread that received them.  ``top`` measures for a moment,
-``profile`` for as long as it is told, ``watch`` evaluates an expression of the user's, and ``audit`` calls the
-program's own handlers of ``logging``, which may take long, so each of these is answered on a thread of its own.
+``profile`` for as long as it is told, ``watch`` evaluates an expression of the user's, ``memory`` may look at many
+objects, and ``audit`` calls the program's own handlers of ``logging``.  These may take long, so each is answered on a
+thread of its own.
 """
 
 import logging

@@ -82,7 +82,7 @@ class Place:
         return known or _STANDARD[name]
 
     def remember_namespace(self, namespace):
-        """The session begins: code finds its module by name, and pickles for workers take along what it holds."""
+        """The session begins: put its module into ``sys.modules``, and have pickles for workers hold its contents."""
         sys.modules[namespace.__name__] = namespace
         self._by_value = ByValue(namespace)
         self._main_tests = MainTests()

@@ -6,7 +6,7 @@ threads are waited for, and exit functions run.
 
     mode       script, expression or cell
     name       the name of a script's file; arguments: the script's arguments
-    ends       whether nothing is needed after it ends: the session has no name by which to come back to it
+    ends       whether the session is not used after it: it has no name by which a client could come back
     stdin      whether the client's stdin comes through a pipe; otherwise ``input()`` asks the user
     one_output whether stdout and stderr lead to one file, so that their order is to be kept
 """
@@ -34,7 +34,7 @@ from . import descriptors
 # Names that a shell adds to a session's variables, which a program does not expect among its own.
 _OF_SHELLS = ("exit", "quit", "get_ipython", "display", "In", "Out", "_ih", "_oh", "_dh", "_", "__", "___")
 _OF_SHELLS += ("_i", "_ii", "_iii", "_exit_code")
-# The classes of the ``exit`` and ``quit`` that shells have: the small one's, and those of IPython.
+# The classes of the ``exit`` and ``quit`` that shells have: the mini shell's, and those of IPython.
 _EXITS_OF_SHELLS = ("Exit", "ZMQExitAutocall", "ExitAutocall")
 # How often a wait for a thread is interrupted to let an interrupt through, in seconds.
 LOOK = 0.05
@@ -242,9 +242,10 @@ def _active_count(below):
     return lambda: len(own.shared(threading).enumerate())
 
 
-# In these a script that has a process to itself does not see our threads: some scripts wait until no other is left.
+# Functions of ``threading`` that leave out our threads, for a script that has a process to itself: some scripts wait
+# until no other thread is left.
 _OWN_THREADS = {"enumerate": _enumerate, "active_count": _active_count}
-# The classes of a program's names that are freed last.
+# Values of these classes are freed last.
 _USED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
 
 
@@ -334,7 +335,7 @@ def _compiled(source, name):
     try:
         return compile("(" + source + "\n)", name, "eval", flags, True)
     except SyntaxError:
-        pass  # that of the text as it is tells the user more
+        pass  # the error of the unchanged text tells the user more
     raise failed
 
 

@@ -121,7 +121,8 @@ class Session:
         return True
 
     def interrupt(self, request_id, call_id=None, gently=False):
-        """Stop a cell; returns what was done. The same call again does nothing: a second Stop could end the cell."""
+        """Stop a cell; returns what was done. A repeated call does nothing: as a second Stop it could end the
+        cell's process."""
         if call_id is None:
             return self.core.interrupt(request_id, gently)
         with self._lock:

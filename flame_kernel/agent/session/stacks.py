@@ -1,7 +1,8 @@
 """The current stacks of a session's cells and of all other threads in its process. Nothing is stopped to get them.
 
-They show the frames of the user's code and of libraries: for a cell those inside it, for other threads all but the
-first ones, of ``threading``.  The agent's own frames are left out, and so are threads that run only the agent.
+They show the frames of the user's code and of libraries: for a cell its own and those inside it, for another thread all
+but its first ones, which are of ``threading``.  The agent's own frames are left out, and so are threads that run only
+the agent.
 """
 
 import asyncio
@@ -56,7 +57,7 @@ def where(host):
 
 
 def call(host, lane):
-    """The call in which a lane's cell is, in words: ``time.sleep, line 4``."""
+    """The call that a lane's cell is in, in words: ``time.sleep, line 4``."""
     inner = ""
     for frame, line in reversed(_of_lane(lane, frames_now().get(lane.thread_id))):
         code = frame.f_code
@@ -86,7 +87,7 @@ def call_at(line):
 
 
 def _exactly(frame, line):
-    """The call in which a frame is, found by the column of its bytecode; empty if unknown (before Python 3.11).
+    """The call that a frame is in, found by the column of its bytecode; empty if unknown (before Python 3.11).
 
     ``time.sleep`` for ``time.sleep(100)``: without its arguments.
     """
@@ -166,7 +167,7 @@ def _tasks(host, lane):
 
 def _users_frames(host, steps, thread, is_lane=False):
     """The frames of a stack that belong to the user or a library; none for a thread of the agent."""
-    # The first frames of every thread are not interesting.
+    # The first frames of every thread are those of ``threading``, which tell nothing.
     at = 0
     while at < len(steps) and _begins_a_thread(steps[at][0]):
         at += 1
@@ -206,7 +207,7 @@ def _cut(steps):
 
 
 def shortened(frames, count):
-    """``frames``, which are what is left of ``count``, with a mark in place of those left out."""
+    """``frames``, of which there were ``count``, with a mark in place of those that were left out."""
     left_out = count - len(frames)
     return frames if left_out <= 0 else frames[:FIRST] + [{"left_out": left_out}] + frames[FIRST:]
 

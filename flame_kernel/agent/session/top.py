@@ -123,7 +123,7 @@ def _threads(pid):
 
 
 def _children(pid):
-    """``{pid: (CPU ticks, name, pages)}`` of all processes below one."""
+    """``{pid: (CPU ticks, name, pages)}`` of all descendants of a process; the pages are those in memory."""
     every = {}
     for name in os.listdir("/proc"):
         if name.isdigit():

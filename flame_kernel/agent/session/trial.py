@@ -24,7 +24,7 @@ from .child.exit_reason import MEANINGS
 
 # Seconds that a copy has to end after a SIGINT, before it is killed.
 GRACE = 2.0
-# Seconds after its end at which a copy whose process has died kills itself.
+# A copy whose process has died kills itself this many seconds after its time is up.
 ORPHAN = 5
 _HEAD = struct.Struct("!I")
 # Most bytes of one event; what is shown is limited elsewhere.
@@ -64,7 +64,7 @@ async def run(host, cell, request):
     threads = threading.active_count() - 1
     r, w = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python 3.12 warns of what this file is careful about
+        warnings.simplefilter("ignore")  # Python 3.12 warns of a fork while there are threads; see above
         pid = _fork()
     if pid == 0:
         _Copy(host, cell, request, w, seconds).run()  # does not come back
@@ -100,7 +100,7 @@ class _Trial:
         pipes.enlarge(r)
 
     async def follow(self, seconds, threads):
-        """Show what the copy shows; the content of the reply."""
+        """Show what the copy shows; returns the content of the reply."""
         deadline = time.monotonic() + seconds
         stopped = late = False
         try:
@@ -135,7 +135,7 @@ class _Trial:
         self._host.tell(self._request["id"], text)
 
     def _read(self):
-        """Take what has come; whether more may come."""
+        """Take what has come; returns whether more may come."""
         while True:
             try:
                 data = os.read(self._r, 1 << 20)
@@ -171,7 +171,7 @@ class _Trial:
         try:
             self._status = os.waitpid(pid, 0)[1]
         except ChildProcessError:
-            pass  # the process waits for all of its children somewhere, and has seen this one
+            pass  # other code of the process waits for all children, and got the status of this one
 
     def _kill(self, number):
         for kill in (os.killpg, os.kill):
@@ -209,7 +209,7 @@ async def _readable(number, seconds):
 
 
 class _Copy:
-    """The copy, seen from within. ``log`` of the session is this object there, so all events go into the pipe."""
+    """The copy, seen from within. There this object is the session's ``log``, so all events go into the pipe."""
 
     def __init__(self, host, cell, request, w, seconds):
         self._host = host
@@ -246,7 +246,7 @@ class _Copy:
         host = self._host
         host.becomes_copy(self)
         self._cell.allow_stdin = False
-        # The loop's descriptors are shared with the process: what is done to them here would be felt there.
+        # The loop's descriptors are shared with the process: changing them here would change them there.
         asyncio.set_event_loop(None)
 
     def _tried(self):
@@ -295,8 +295,8 @@ def _told(lines, more):
 
 
 def _cut_sockets():
-    """Put sockets without a peer in the place of all that this process has: what the copy writes must not mix with
-    what the process itself says on the same connections."""
+    """Replace all sockets of this process by sockets without a peer: what the copy writes must not mix with what the
+    process itself sends on the same connections."""
     for number in _descriptors():
         try:
             if stat.S_ISSOCK(os.fstat(number).st_mode):

@@ -1,4 +1,4 @@
-"""What the process is in which cells run, and its CPU and memory for usage_request: from psutil if it is there, else
+"""Facts about the process where cells run, and its CPU and memory for usage_request: from psutil if it is there, else
 from the system."""
 
 import os

@@ -43,8 +43,8 @@ def is_clean(text):
 
 
 def class_name(kind):
-    """``module.Class`` for messages; just ``Class`` for a built-in, and for one of the cells' module or of ours: their
-    names say nothing, and each session has its own."""
+    """``module.Class`` for messages; just ``Class`` for a built-in, and for one of the cells' module or of ours: the
+    names of these modules say nothing, and each session has its own."""
     module = getattr(kind, "__module__", None)
     name = getattr(kind, "__qualname__", None) or getattr(kind, "__name__", "?")
     is_bare = module in (None, "builtins") or str(module).startswith(("flame_session_", "flame_agent_"))

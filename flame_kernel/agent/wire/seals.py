@@ -36,7 +36,7 @@ USUAL = "blake2b"
 
 
 class Seal:
-    """Signs the chunks of one direction of one connection, by their numbers. ``name`` is of a hash, else KeyError."""
+    """Signs the chunks of one direction of one connection, by their numbers. KeyError if ``name`` is not of a hash."""
 
     def __init__(self, name, key):
         # A key for this hash only: sides that do not use the same one do not understand each other.

@@ -145,8 +145,8 @@ class Encoder:
         self._under_way = set()  # ids of the containers around the current value
         self._finished = {}  # id -> (number, unfolded size, the object, kept so that its id is not used again)
         self.inside = inside  # ids of the lists and dicts that share a node with others; None: none may share one
-        self._json, self._cells = wire.MAX_VALUES, columns.MAX_CELLS  # how many more there may be of these
-        self._entries = 0  # how many of these are entries of ``nesting``, whose references are not numbers
+        self._json, self._cells = wire.MAX_VALUES, columns.MAX_CELLS  # how many more values may take these forms
+        self._entries = 0  # how many of ``_finished`` are entries of ``nesting``, whose references are not numbers
         self._unfolded = 0
 
     def node(self, value, depth):
@@ -237,7 +237,7 @@ class Encoder:
         return self._elements(value, kind)
 
     def _elements(self, value, kind):
-        """The node of the elements of an array that nothing else can be sent of."""
+        """The node of an array of which only the elements can be sent; raises NotPlain for any other value."""
         node = None
         if self.pickled is None and not self.limited:
             from .tables import tensors

@@ -337,7 +337,7 @@ class ChildCore:
         threads.start(kind, answer)
 
     def _look_without_answer(self, request):
-        """Answer for a child that does not do so in time. A profile of one cell lasts as long as that."""
+        """Answer for a child that does not answer in time. A profile of one cell takes as long as the cell."""
         request_id = request["id"]
         if request["kind"] == "profile":
             if not request.get("request"):
@@ -361,7 +361,7 @@ class ChildCore:
         self._log.append({"type": kind + "_reply", "request": request_id, "content": content})
 
     def _profile_from_parent(self, request_id, seconds):
-        """Take the profile of a child whose interpreter is held, by stacks that it writes without it."""
+        """Take the profile of a child whose interpreter is stuck, by stacks that it writes without the interpreter."""
         held = self.check(request_id, WHERE_PATIENCE) is None
         if not held and self._has_answered(request_id, seconds + WHERE_PATIENCE):
             return

@@ -35,8 +35,8 @@ ON_WINDOWS = {
     0xC0000409: ("fast fail", "C code found an error and aborted"),
 }
 
-# The part of its limit of CPU time from which on a killed process has used it up: what is counted in the end may be
-# less than what the system acted on.
+# A process killed after at least this part of its limit of CPU time counts as killed for that: the time counted in the
+# end may be less than the one on which the system acted.
 NEAR = 0.8
 
 
@@ -98,7 +98,7 @@ def reap(process, seconds):
 
     The status is negative for a signal. It is None if the app has consumed it, because it waits for all children itself
     or ignores SIGCHLD. The memory is in bytes, None if unknown. The limit is that of its CPU time in seconds, if it has
-    come to where the system kills it; otherwise None.
+    used that up (see NEAR); otherwise None.
     """
     deadline, pause = time.monotonic() + seconds, 0.0005
     limit = _cpu_limit(process.pid)

@@ -1,4 +1,4 @@
-"""How a child starts, and the frames in which it and its server talk over a socket pair: 8 bytes of length, then a
+"""How a child starts, and the frames in which it and its server talk over their socket: 8 bytes of length, then a
 message of ``wire``."""
 
 import marshal
@@ -41,7 +41,8 @@ space["boot"](text.decode(), loader, codes).%s(s, left)
 """
     % wire.CHILD
 )
-# With a socket that it inherits; the same without, see ``loopback``: its first line of stdin says where to connect.
+# BOOT is for a child that inherits a socket. BOOT_APART is for one that does not: the first line of its stdin says
+# where to connect, see ``loopback``.
 BOOT = (
     launch.LEAVE_FOLDER
     + """\

@@ -1,7 +1,7 @@
 """How two processes of one machine that have no socket pair find each other: on loopback, and both show a secret.
 
-Whoever listens makes a `SecretListener` for one connection and tells its ``words`` to the other over a way that nobody
-else reads: the child's stdin, or the connection that there is already.
+Whoever listens makes a `SecretListener` for one connection and tells its ``words`` to the other one in a way that
+nobody else can read: by the child's stdin, or the connection that there is already.
 """
 
 import hmac
@@ -40,11 +40,12 @@ class SecretListener:
 
     @property
     def words(self):
-        """``[port, what the other one shows, what it is shown]``."""
+        """``[port, the secret that the other process shows, the secret that it is shown]``."""
         return [self._port, self._wanted.hex(), self._answer.hex()]
 
     def accept(self, is_alive, seconds=PATIENCE):
-        """The connection with who knows the words; OSError if it does not come in time, or ``is_alive()`` is False."""
+        """The connection of the process that knows the words. Raises OSError if it does not come in ``seconds``, or
+        once ``is_alive()`` is False."""
         deadline = time.monotonic() + seconds
         self._socket.settimeout(LOOK)
         try:
@@ -79,7 +80,7 @@ class SecretListener:
 
 
 def join(words):
-    """The connection to the `SecretListener` with these words; OSError if who listens does not know its secret."""
+    """The connection to the `SecretListener` with these words. Raises OSError if it does not show its secret."""
     port, shown, wanted = words
     sock = socket.create_connection(("127.0.0.1", int(port)), PATIENCE)
     try:

@@ -47,7 +47,7 @@ def main(sock, left=()):
     """Run the child; never returns. ``left``: the entries removed from the import path, see ``launch``."""
     options = wire.decode(_first_frame(sock))[0]
     tempdirs.use(options["scratch"])
-    sock.set_inheritable(False)  # of a socket on Windows there is no descriptor
+    sock.set_inheritable(False)  # not through ``descriptors``: on Windows a socket has none
     given = sys.argv[2:]
     taker = descriptors.taken([given.pop(0)], [True])[0] if processes.POSIX else None
     crash, out_r, out_w, err_r, err_w = descriptors.taken(given, (False, True, False, True, False))
@@ -116,7 +116,7 @@ def _go_on_without_server(fd):
 
 
 def _empty_stdin():
-    """Give the place of the stdin that told us the secret to an empty one."""
+    """Replace the stdin that told us the secret by an empty one."""
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
     os.close(empty)
@@ -161,7 +161,7 @@ def _interrupt_one(me, request_id):
             continue
         if lane.name:
             me.interrupt(request_id)
-        elif os.name == "nt":  # no signal ends the wait for a process: once that ends, the interrupt has to be there
+        elif os.name == "nt":  # no signal ends the wait for a process, so the interrupt must come before that ends
             _interrupt_main(me, running)
             lane.interrupt_children()
         else:
@@ -215,7 +215,7 @@ def _encoded(batch):
 
 
 def _in_spite_of_cells(function, *args):
-    """Call a function of ours; again if it fails because a cell has just broken what the library needs."""
+    """Call a function of ours; if it fails because a cell has broken what it needs, repair that and call it again."""
     try:
         return function(*args)
     except Exception:  # whatever the cell's own functions raise
@@ -224,7 +224,7 @@ def _in_spite_of_cells(function, *args):
 
 
 def _receive_to_the_end(*args):
-    """The receiver's thread. Without it nobody could end this process, so the process ends where it fails."""
+    """The receiver's thread. Without it nobody could end this process, so the process ends if it fails."""
     try:
         _receive(*args)
     except BaseException:  # any error: a cell may have broken anything
@@ -353,7 +353,7 @@ def _quietly(function, *args):
 
 
 def _end_process(status):
-    """End this process and the subprocesses in its group, whatever the main thread does."""
+    """End this process, whatever the main thread does; if ``status`` is not 0, also the subprocesses in its group."""
     import atexit
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
@@ -382,4 +382,4 @@ def _kill():
     tempdirs.remove_own()  # an earlier exit handler may hang, and threads may have written since
     if processes.POSIX:
         processes.signal_group(os.getpid(), signal.SIGKILL)
-    os._exit(1)  # what else it has started ends with the job object, which was the server's
+    os._exit(1)  # on Windows, what else it has started ends with the server's job object

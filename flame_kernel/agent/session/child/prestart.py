@@ -16,7 +16,7 @@ PATIENCE = 60.0
 
 _lock = threading.Lock()
 _begun = []  # the thread that starts it
-_there = []  # (process, what it was started under)
+_there = []  # (process, its ``_conditions`` when it was started)
 _pids = set()
 
 

@@ -36,8 +36,9 @@ def start():
 class PosixProcess:
     """A child with socket pairs and a process group.
 
-    pid, pipes  the latter are read ends: of stacks, stdout and stderr, of which the child reads the last two itself;
-                what it has not read when it dies is read here
+    pid    its process id
+    pipes  read ends, of its stacks, its stdout and its stderr; the child reads the last two itself, and what it has not
+           read when it dies is read here
     """
 
     passes_descriptors = True
@@ -45,7 +46,7 @@ class PosixProcess:
 
     def __init__(self):
         ours, theirs = [descriptors.high_socket(one) for one in socket.socketpair()]
-        # For passing descriptors: of connections that the child uses itself.
+        # For passing descriptors, of connections and pipes that the child uses itself.
         giver, taker = [descriptors.high_socket(one) for one in socket.socketpair()]
         pipes = [[descriptors.high_number(number) for number in os.pipe()] for _ in range(3)]
         theirs_too = [taker.fileno()] + pipes[0][1:] + pipes[1] + pipes[2]
@@ -157,8 +158,8 @@ class ApartProcess:
         return self._socket
 
     def signal(self, sign):
-        """Ctrl-Break for SIGTERM, which needs a console; the end of the process for SIGKILL, and where it has none. An
-        interrupt is not sent so, but asked for."""
+        """SIGTERM is sent as Ctrl-Break. SIGKILL ends the process, and so does SIGTERM where there is no console.
+        SIGINT is not sent: the child is asked to interrupt its cell."""
         if sign == signal.SIGINT or self.popen.poll() is not None:
             return
         try:

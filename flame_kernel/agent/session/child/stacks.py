@@ -21,7 +21,7 @@ DUMP_SIGNAL = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") else None
 DUMP_PATIENCE, DUMP_QUIET = 1.0, 0.05
 # Seconds between two dumps of a profile.
 PROFILE_EVERY = 0.1
-# Bytes to read from a pipe at once: more than a pipe holds.
+# Bytes after which reading from a pipe stops: more than a pipe holds.
 MOST = 1 << 20
 
 _THREAD = re.compile(r"(Current thread|Thread) (0x[0-9a-f]+)")

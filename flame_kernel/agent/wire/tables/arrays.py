@@ -27,7 +27,7 @@ def encode(encoder, value, kind, depth):
         return None
     node = writer(encoder, value, kind, sys.modules[library], depth)
     if node is not None and not encoder.has(library):
-        if "tt" in node and not encoder.limited:  # it is asked for its elements
+        if "tt" in node and not encoder.limited:  # the value itself was asked for: numpy reads its elements
             name, shape, strides, _, _, number = node["tt"]
             return {"tn": [name, shape, strides, number]}
         raise NotPlain("a %s needs %s on both sides" % (class_name(kind), library))

@@ -398,7 +398,7 @@ def _read_texts(decoder, content, depth, pandas):
 
 
 def _arrow_texts(decoder, content, dtype):
-    """A text column in pyarrow's own memory; None if pyarrow does not accept the text as valid."""
+    """A text column in pyarrow's own memory; raises BadValue if pyarrow does not accept the text as valid."""
     import numpy
     import pyarrow
 

@@ -11,7 +11,7 @@ import re
 from .. import message as wire
 from ..scalars import BadValue
 
-# Most bytes of one extension type's metadata; most lists and dicts in the JSON of pandas.
+# Most bytes of one extension type's metadata; how deep lists and dicts may be nested in the JSON of pandas.
 MAX_EXTENSION = 1 << 16
 MAX_DEPTH = 60
 

@@ -8,8 +8,8 @@
     {"po": [n, normalize, {…}]}         a DateOffset: its keywords, each an integer
 
 A zone is null, a zone key as text, with ``dateutil/`` before it where it is dateutil's, or an offset: ``[seconds,
-library]``.  pandas 2.2 renamed some frequencies, so a name that
-this side does not know is tried under its other spelling.
+library]``.  pandas 2.2 renamed some frequencies, so a name that this side does not know is tried under its other
+spelling.
 """
 
 import datetime
@@ -130,7 +130,7 @@ def spellings(text):
 
 
 def zone(tz):
-    """A time zone as JSON; raises NotPlain for a zone without a name."""
+    """A time zone as JSON; raises NotPlain for a zone that has neither a name nor a fixed offset of whole seconds."""
     if tz is None:
         return None
     key = getattr(tz, "key", None) or getattr(tz, "zone", None)

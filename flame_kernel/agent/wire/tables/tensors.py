@@ -1,4 +1,4 @@
-"""Tensors: torch's as they are, and of other libraries whatever speaks ``__dlpack__``. Both sides import it.
+"""Tensors: torch's as they are, those of other libraries by ``__dlpack__`` or ``__array__``. Both sides import it.
 
 ::
 
@@ -6,7 +6,8 @@
 
 Strides count elements. Buffer n has each element once: axes keep their order in memory, gaps are closed, an axis that
 repeats its elements has the stride 0.  Reading makes a torch.Tensor or a numpy array and nothing else, of the dtypes in
-``_SIZES``.  A tensor comes to the device where it was, if the reader has such a one, or to the one that ``on`` names.
+``_SIZES``.  A torch.Tensor is put on the device where it was, or on the one that ``on`` names; on the CPU, if the
+reader does not have that device.
 """
 
 import contextlib
@@ -22,15 +23,15 @@ _SIZES = {
     for size in sizes
 }
 _SIZES.update(bool=1, bfloat16=2)
-# What DLPack calls them: by its code, and the bits of an element.
+# DLPack's codes for them; the bits of an element come behind, as in "float32".
 _CODES = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 5: "complex", 6: "bool"}
 # Where the tensor begins in what a capsule of DLPack 1 holds: behind its version, two pointers and flags.
 _VERSIONED = 32
-_CPU = (1, 3, 11, 13)  # kDLCPU, and memory of CUDA, ROCm and managed memory that a CPU reads
+_CPU = (1, 3, 11, 13)  # kDLCPU, and memory of CUDA and ROCm that the CPU can read, too
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d{1,2})?")
 # Most axes, and how often an element may be repeated once that is more than FREE in all; as for numpy's.
 _MOST_AXES, _MOST_REPEATS, _FREE = 64, 64, 1 << 20
-# What an array that is more than its elements has; such a one is not made into a plain array.
+# Attributes of arrays that are more than their elements, such as labels: they are not made into plain arrays.
 _MORE = ("coords", "index", "columns", "mask", "unit", "units", "meta_data")
 
 _chosen = threading.local()
@@ -38,8 +39,8 @@ _chosen = threading.local()
 
 @contextlib.contextmanager
 def on(device):
-    """Within this context tensors that this thread reads come to a device, such as "cpu" or "cuda:1", and those that it
-    writes are sent to one; None: where they were."""
+    """Within this context, tensors that this thread reads are put on ``device``, such as "cpu" or "cuda:1", and those
+    that it writes are put there by the other side. None: where they were. Raises ValueError for another name."""
     if device is not None and not _DEVICE.fullmatch(str(device)):
         raise ValueError('a device is named as torch does, such as "cpu" or "cuda:0", not %.40r' % (device,))
     before, _chosen.device = getattr(_chosen, "device", None), device and str(device)
@@ -57,7 +58,7 @@ def _wanted():
 
 
 def write_torch(encoder, value, kind, torch, depth):
-    """The node of a torch.Tensor; None for any other value. NotPlain where it is part of a graph of gradients."""
+    """The node of a torch.Tensor; None for any other value. Raises NotPlain if gradients flow through it."""
     if kind is not torch.Tensor or value.layout is not torch.strided:
         return None
     if value.grad_fn is not None:
@@ -71,7 +72,7 @@ def write_torch(encoder, value, kind, torch, depth):
     if _is_too_often(shape, strides) or (strides != _dense(shape, strides) and value.numel()):
         plain = plain.contiguous()
     if name == "bool":
-        plain = plain.view(torch.uint8)  # older DLPacks have no truth values
+        plain = plain.view(torch.uint8)  # older versions of DLPack have no bool
     _, shape, strides, data = _through_dlpack(plain)
     return {
         "tt": [name, shape, strides, _wanted() or str(value.device), bool(value.requires_grad), encoder.buffer(data)]
@@ -79,8 +80,7 @@ def write_torch(encoder, value, kind, torch, depth):
 
 
 def write_any(encoder, value, kind):
-    """The node of any object that is an array: that speaks ``__dlpack__``, or ``__array__``; None for any other
-    value."""
+    """The node of any array, which is an object with ``__dlpack__`` or ``__array__``; None for any other value."""
     if any(hasattr(kind, name) for name in _MORE) or any(_is_of_library(base) for base in kind.__mro__):
         return None
     if hasattr(kind, "__dlpack__"):
@@ -130,7 +130,7 @@ def _of_numpy(array):
 
 
 def _through_dlpack(value):
-    """The same of an object that speaks ``__dlpack__``. Its memory is copied while its capsule lives."""
+    """The same of an object that has ``__dlpack__``. Its memory is copied while its capsule lives."""
     try:
         import ctypes
 
@@ -231,7 +231,7 @@ def _dense(shape, strides):
 
 
 def _is_too_often(shape, strides):
-    """Whether more elements repeat than a reader takes."""
+    """Whether elements repeat more often than a reader accepts."""
     whole = stored = 1
     for length, step in zip(shape, strides):
         whole *= length
