@@ -200,7 +200,8 @@ def _backend_getter(found):
 
 
 def _unless_mine(found):
-    """Keep pyplot from redrawing after IPython's cells, which one switch per process controls; our sessions flush."""
+    """Keep pyplot from switching its redrawing after IPython's cells, since that switch is the whole process's; our
+    sessions call ``flush`` instead."""
 
     def change_displayhook():
         return None if _mine() else found()
