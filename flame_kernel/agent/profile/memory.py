@@ -43,8 +43,9 @@ class Memory:
 
         ``tracing``: whether tracemalloc is on; ``traced``: bytes allocated since it was turned on and still in
         use; ``overhead``: bytes that tracemalloc itself uses; ``seconds``: how long this look took.  ``lines``: [[file,
-        line, bytes more, objects more, bytes, source], …] since the previous look, the greatest growth first. ``types``: [[type, count, bytes],
-        …], of ``objects``, the number of objects that were counted. ValueError if this look is not possible now.
+        line, bytes more, objects more, bytes, source], …] since the previous look, the greatest growth first.
+        ``types``: [[type, count, bytes], …], of ``objects``, the number of objects that were counted.  ValueError if
+        this look is not possible now.
         """
         if what not in (START, STOP, LOOK, TYPES):
             raise ValueError("a look at memory is %s, not %r" % (", ".join((START, STOP, LOOK, TYPES)), what))
