@@ -26,8 +26,8 @@ KEEP_CELLS = 1000
 KEEP_CHARACTERS = 16 * 1000 * 1000
 
 # Before 3.9 the compiler recurses into an expression without checking the stack: 10^5 terms crash the process.
-# Expressions that deep are refused here. Others compile, or raise an error, but crash the process when they become
-# Python syntax trees: so the text is compiled first.
+# Expressions that deep are refused here. Some that are less deep crash only when they become Python syntax trees; so
+# such text is compiled first, which raises an error instead.
 _CHECK_DEPTH = sys.version_info < (3, 9)
 _LONG = 4000  # characters; shorter text cannot be nested that deep
 _MAX_DEPTH = 20000

@@ -67,7 +67,7 @@ def run(command, out, err=None, data=None, own_group=True):
             pass
         while process.poll() is None:  # it has closed its output but still runs
             time.sleep(STEP)
-    except BaseException:  # raised again; mostly an interrupt, which stops the command
+    except BaseException:  # raised again, mostly an interrupt; the command is stopped first
         _stop(process, pump, own_group)
         raise
     finally:
