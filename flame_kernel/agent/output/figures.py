@@ -200,8 +200,8 @@ def _backend_getter(found):
 
 
 def _unless_mine(found):
-    """Keep pyplot from switching its redrawing after IPython's cells, since that switch is the whole process's; our
-    sessions call ``flush`` instead."""
+    """Keep pyplot from turning its redrawing after IPython's cells on or off, since that is one switch for the whole
+    process; our sessions call ``flush`` instead."""
 
     def change_displayhook():
         return None if _mine() else found()

@@ -124,7 +124,7 @@ def set_current(cell):
 
 @contextlib.contextmanager
 def thread_of(cell):
-    """For the time of a ``with``: the calling thread works for ``cell`` only, even in a context of its own."""
+    """For the time of a ``with``: the calling thread works for ``cell`` only, in every context in which it runs."""
     ident = threading.get_ident()
     _own_threads[ident] = cell
     set_current(cell)

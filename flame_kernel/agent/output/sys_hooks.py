@@ -162,7 +162,7 @@ def _exit(below):
 
 
 def _by_name(function):
-    """Give a function of ours in ``os`` the full name of Python's, by which it is pickled, as in work for a process."""
+    """Give a function of ours in ``os`` the full name of Python's, so that pickles for other processes name that one."""
     function.__module__, function.__qualname__ = "os", function.__name__
     return function
 
