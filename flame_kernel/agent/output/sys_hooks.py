@@ -162,7 +162,7 @@ def _exit(below):
 
 
 def _by_name(function):
-    """Give a function of ours in ``os`` the full name of Python's, so that pickles for other processes name that one."""
+    """Give a function of ours in ``os`` the full name of Python's, which pickles for other processes then have."""
     function.__module__, function.__qualname__ = "os", function.__name__
     return function
 
