@@ -297,7 +297,7 @@ class _State:
     def unpack(self, path):
         """Unpack a wheel; each file is checked against its RECORD.
 
-        It has many branches because each is something that may be wrong with a wheel.
+        Branches because each is something that may be wrong with a wheel.
         """
         with zipfile.ZipFile(path) as wheel:
             names = [one for one in wheel.namelist() if not one.endswith("/")]

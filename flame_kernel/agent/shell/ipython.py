@@ -126,7 +126,7 @@ class IPythonShell:
         """Run a cell and return the content of its execute_reply, without user_expressions. An error is published
         before this returns. ``raw`` is for a shell that has no magics of its own.
 
-        It has many branches because IPython reports an error in four ways: it raises it, shows it, returns it as
+        Branches because IPython reports an error in four ways: it raises it, shows it, returns it as
         ``error_in_exec``, or, if the cell did not begin, as ``error_before_exec``.
         """
         ip = self.ip
