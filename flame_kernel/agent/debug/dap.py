@@ -213,7 +213,7 @@ class Tracer:
         if tracer is not None:
             tracer.disable_tracing()
         frame = sys._getframe(1)
-        while frame is not None:  # a stop has marked all frames, including the outermost
+        while frame is not None:  # a stop has given all frames a trace function, even the outermost
             trace = frame.f_trace
             if "pydevd" in "%s %s" % (type(trace).__module__, getattr(trace, "__module__", "")):
                 frame.f_trace = None

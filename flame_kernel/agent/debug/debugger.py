@@ -78,7 +78,8 @@ class Debugger:
         self._tracing.leave()
 
     def resume(self):
-        """A cell is being interrupted: if it is stopped at a breakpoint, let it continue, so that it is raised there.
+        """A cell is being interrupted: if it is stopped at a breakpoint, let it continue, so that the interrupt is
+        raised there.
 
         If the front end is evaluating an expression there, that is interrupted first.
         """
@@ -153,7 +154,7 @@ class Debugger:
                 response = _failure(message, "the debugger has ended")
             elif message["command"] == "stackTrace" and response.get("success"):
                 frames = response["body"]["stackFrames"]
-                for outside in reversed(self._host.outer_lines):  # not all of these frames are shown
+                for outside in reversed(self._host.outer_lines):  # debugpy leaves some of them out
                     if frames and outside == tracing.line_of(
                         (frames[-1].get("source") or {}).get("path"), frames[-1]["line"]
                     ):

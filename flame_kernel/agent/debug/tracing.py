@@ -220,7 +220,7 @@ class Tracing:
         return self._shown or {"status": "error", "evalue": response.get("message")}
 
     def take(self, value):
-        """Called in a stopped thread: the forms in which a front end may show ``value``."""
+        """Called in a stopped thread: keep, for ``bundle``, the forms in which a front end may show ``value``."""
         self._shown = dict(zip(("data", "metadata"), self._host.shell.bundle(value)), status="ok")
 
 
@@ -245,7 +245,7 @@ def _rules():
 
 
 def lines_of(frame):
-    """The lines of ``frame`` and all its callers, which are not the user's."""
+    """What ``line_of`` gives for ``frame`` and for each of its callers, none of which is the user's code."""
     found = []
     while frame is not None:
         found.append(line_of(frame.f_code.co_filename, frame.f_lineno))
@@ -254,7 +254,7 @@ def lines_of(frame):
 
 
 def line_of(path, line):
-    """A line of a file, whichever way its path is written."""
+    """``(file name without its folder, line)``: equal for the same line, however the path is written."""
     return os.path.basename(path or ""), line
 
 

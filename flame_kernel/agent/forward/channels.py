@@ -71,7 +71,7 @@ class Tampered(Damaged):
 
 
 def both_seals(name, secret, client, far, client_received, far_received):
-    """The two seals of a connection, the client's and the far side's, of that hash: made from the server's key
+    """The two seals of a connection, the client's and the far side's, by the hash ``name``: made from the server's key
     ``secret``, both sides' random bytes, and what both say they have received. None, None without a key."""
     if secret is None:
         return None, None
@@ -206,7 +206,7 @@ class Channels:
         self._acked = received
 
     def _concerns(self, kind, number, payload):
-        """Check a frame against the state of its channel; whether the caller is to hear of it."""
+        """Check a frame against the state of its channel; returns whether the caller is to hear of it."""
         if _OF_ONE.get(kind, 1 - self._side) == self._side:
             raise Damaged("a frame that only we may send")
         check = _CHECKS.get(kind)
@@ -267,7 +267,7 @@ class Channels:
     # -- what this side does
 
     def open(self, what):
-        """Open a channel to ``what``, a dict; its number."""
+        """Open a channel to ``what``, a dict; returns its number."""
         number, self._next = self._next, self._next + 2
         self._channels[number] = _Channel(ours=True)
         self._frame(OPEN, number, _json(what))
@@ -304,7 +304,7 @@ class Channels:
         self._frame(EOF, number)
 
     def forget(self, number):
-        """A channel that has ended in both directions, and whose data has all been used."""
+        """Forget a channel that has ended in both directions, and whose data has all been used."""
         self._channels.pop(number, None)
 
     def reset(self, number, why=""):
@@ -313,7 +313,7 @@ class Channels:
             self._frame(RESET, number, why.encode("utf-8", "replace")[:MAX_TEXT])
 
     def listen(self, what):
-        """Ask the far side for a listener at ``what``, a dict; its number."""
+        """Ask the far side for a listener at ``what``, a dict; returns its number."""
         number, self._next = self._next, self._next + 2
         self._asked.add(number)
         self._frame(LISTEN, number, _json(what))

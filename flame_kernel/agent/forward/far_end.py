@@ -5,6 +5,7 @@ The session's owner sends the request::
     tunnel      the tunnel's random name; one that is not known yet begins a new one
     received    bytes of frames that the client has received in it
     nonce       the client's random bytes, as hex
+    hash        the name of the hash of the seals
 
 We answer with GREETING, 32 random bytes, and eight bytes: how much we have received.  Frames of ``channels`` follow.
 The thread serves until the connection breaks, another connection replaces it, or the client says BYE.  The streams

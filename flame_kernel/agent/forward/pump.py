@@ -13,7 +13,7 @@ import time
 from . import channels as wire
 from .streams import READ, REST, WRITE, Streams
 
-# Seconds between two signs of life, and seconds without one after which the link is given up.
+# If we sent nothing for so many seconds, we send an ACK; if nothing came for so many, the link is given up.
 BEAT, SILENCE = 10.0, 35.0
 # Bytes that are read from the link at once, before the local sockets' turn.
 TURN = 1 << 20

@@ -51,7 +51,7 @@ class Streams:
         self._start, self._where, self._call = start, where, call
         self.by_number = {}  # those that have a channel
         self.listeners = {}
-        self.on_refused = lambda listener, why: None  # calls for a listener whose connection led nowhere
+        self.on_refused = lambda listener, why: None  # called when a connection of a listener leads nowhere
         self._fronts = set()  # those without a channel yet
         self._touched = set()  # those whose mask may have changed
         self._was_full = False

@@ -111,7 +111,7 @@ class _Question:
             return
         if self.answer is None:
             self.answer, self.size = request, int(request["size"])
-        if request.get("at") == self.come:  # else it came before: the link was cut
+        if request.get("at") == self.come:  # else it came before, and was sent again after the link was cut
             self.pieces += [bytes(piece) for piece in request.get("buffers") or ()]
             self.come = sum(map(len, self.pieces))
         if self.come >= self.size:

@@ -148,7 +148,8 @@ class Hot:
         return not parent or path is None or ROOT + parent.replace(".", "/") in list(path)
 
     def _namespace(self, name, path):
-        """A package without ``__init__.py``: its folders there belong to it, and a module there comes before it."""
+        """The spec of a package without ``__init__.py``, with the folders of that name there. None if there is a module
+        or a package with a file there: that comes first."""
         other = importlib.machinery.PathFinder.find_spec(name, path)
         if other is not None and other.loader is not None and other.submodule_search_locations is None:
             return None
@@ -164,7 +165,7 @@ class Hot:
         return package_files.finder(self.files, path, self.find_spec, self.namespaces)
 
     def texts(self):
-        """What has come so far, as ``Modules.texts`` of what was sent."""
+        """What has come so far, in the form of ``Modules.texts``."""
         known = [(one.name, one.package, one.text) for one in list(self.files.sources.values()) if one.text is not None]
         names = {name for name, _, _ in known}
         for name, text in list(self._at_hand.items()):
@@ -193,7 +194,7 @@ class Hot:
         return text
 
     def ran(self, name, text):
-        """A module has been loaded."""
+        """Note that a module was loaded, for the list of what was served."""
         served = self._served.setdefault(name, [0, 0])
         served[0], served[1] = len(text.encode("utf-8", "surrogatepass")), served[1] + 1
 
@@ -286,7 +287,7 @@ class Source(package_files.Loader):
             raise
 
     def loaded(self, text, code):
-        """The module has run, or is about to."""
+        """Called when the module has run, or is about to run: keep its text and code."""
         self.text, self.code = text, code
         self.remember(text)
         self._hot.ran(self.name, text)

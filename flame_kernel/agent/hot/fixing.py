@@ -1,4 +1,4 @@
-"""Replaces the code of a function of a program that runs, in place, and puts the old code back.
+"""Replaces the code of a function of a running program, in place, and puts the old code back when asked to.
 
 The function stays the same object, so whoever holds it (a route, a callback, a bound method) runs the new code from its
 next call on; calls that run already end with the old one.  Decorators, closure and signature stay as they are: text
@@ -227,7 +227,7 @@ def _arguments(node):
 
 
 def _of_code(function):
-    """The same of a function without source: annotations are not known."""
+    """What ``_arguments`` gives, for a function without source: its annotations are not known."""
     kinds = {"POSITIONAL_ONLY": "positional only", "POSITIONAL_OR_KEYWORD": "positional", "VAR_POSITIONAL": "*"}
     kinds.update(KEYWORD_ONLY="keyword only", VAR_KEYWORD="**")
     found = inspect._signature_from_function(inspect.Signature, function).parameters.values()
@@ -321,7 +321,7 @@ def _made(found, node, filename):
     for one in ast.walk(node.args):
         if isinstance(one, ast.arg):
             one.annotation = None
-    # Names that the old code has from around it are named in the new one too: its closure has a place for each.
+    # Name the free variables of the old code in the new code too, so that its closure has a place for each.
     names = [ast.Expr(ast.Name(one, ast.Load())) for one in function.__code__.co_freevars]
     if names:
         has_text = node.body and isinstance(node.body[0], ast.Expr) and ast.get_docstring(node, False) is not None
@@ -402,7 +402,7 @@ def _take_back(fix):
     later = [one for one in _fixes[_fixes.index(fix) + 1 :] if one.function is fix.function]
     if later:
         later[0].before = fix.before
-    elif fix.function.__code__ is fix.after[0]:  # else somebody has changed it since, and it is theirs
+    elif fix.function.__code__ is fix.after[0]:  # else somebody has changed it since: leave it
         set_code(fix.function, *fix.before)
     _fixes.remove(fix)
     linecache.cache.pop(fix.after[0].co_filename, None)

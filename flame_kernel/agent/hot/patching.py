@@ -47,7 +47,7 @@ class Changes:
         return getattr(thing, "__module__", None) == self._module
 
     def _wrapped(self, old, new, label):
-        """What holds a function, such as ``functools.lru_cache`` and ``cached_property`` make."""
+        """Change an object that holds a function, such as ``functools.lru_cache`` and ``cached_property`` make."""
         if isinstance(old, functools.partial):
             alike = (old.args, old.keywords) == (new.args, new.keywords)
             return alike and self.apply(old.func, new.func, label)

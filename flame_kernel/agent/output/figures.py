@@ -200,7 +200,8 @@ def _backend_getter(found):
 
 
 def _unless_mine(found):
-    """Keep pyplot from redrawing after IPython's cells, which one switch per process controls; our sessions flush."""
+    """Keep pyplot from turning its redrawing after IPython's cells on or off, since that is one switch for the whole
+    process; our sessions call ``flush`` instead."""
 
     def change_displayhook():
         return None if _mine() else found()

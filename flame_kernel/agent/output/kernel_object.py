@@ -70,7 +70,7 @@ class Kernel:
 
     def __init__(self, shell=None):
         self.shell = shell
-        self.shell_handlers = {}  # libraries that take requests over find none here
+        self.shell_handlers = {}  # libraries that replace the handler of a request find none here
         self.control_handlers = {}
 
     @property

@@ -94,7 +94,7 @@ def _submit(below):
 
 
 def _tell_context(function, cell):
-    """For ``asyncio.to_thread`` and others, which run ``function`` in a context of their own."""
+    """If ``function`` is ``run`` of a context, as from ``asyncio.to_thread``, set the cell in that context too."""
     context = getattr(getattr(function, "func", function), "__self__", None)
     if isinstance(context, Context):
         try:

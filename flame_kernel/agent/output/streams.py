@@ -33,7 +33,7 @@ except ImportError:  # Python 3.6: threads are told apart, but not tasks
 
 
 _current = ContextVar("flame_cell", default=None)
-# What a thread that a session has for itself works for, where the context is a new one: in a greenlet, for example.
+# Thread id -> the cell for which a session's own thread works. Found also in a new context, such as a greenlet's.
 _own_threads = {}
 
 
@@ -107,7 +107,7 @@ def working():
 
 
 def is_over(cell):
-    """Whether a cell, or the cell that stands behind it, has ended."""
+    """Whether a cell has ended; for Work, whether the cell that handed it over has."""
     return cell.is_over if type(cell) is Work else not cell.host.runs(cell.request_id)
 
 
@@ -124,7 +124,7 @@ def set_current(cell):
 
 @contextlib.contextmanager
 def thread_of(cell):
-    """The calling thread works for ``cell``, and for nobody else, in whatever context."""
+    """For the time of a ``with``: the calling thread works for ``cell`` only, in every context in which it runs."""
     ident = threading.get_ident()
     _own_threads[ident] = cell
     set_current(cell)
@@ -152,7 +152,7 @@ class _OutBytes(io.RawIOBase):
 
 
 class _Stream(io.TextIOBase):
-    """Text goes to the calling session; in the host process's own code to the host's own stream, ``below``."""
+    """Text goes to the calling session; from the host process's own code to the host's own stream, ``below``."""
 
     encoding = "utf-8"
     errors = "replace"
@@ -206,7 +206,7 @@ class _Stream(io.TextIOBase):
         target = self._target()
         if cell is None or target is not None:
             return target.fileno()
-        # wurlitzer takes descriptor 1 away from C code, and gives what that prints to the one that it is told here.
+        # wurlitzer redirects descriptor 1, and passes what C code prints there to the descriptor that it is given here.
         aside = None
         if sys._getframe(1).f_globals.get("__name__") == "wurlitzer" and cell.host.capture is not None:
             aside = cell.host.capture.has(self._name)

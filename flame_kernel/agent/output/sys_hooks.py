@@ -76,7 +76,7 @@ class _Input:
         return repr(self.__wrapped__)
 
     def __get__(self, one, kind=None):
-        return self  # as an attribute of a class it gets no ``self``, like Python's own; and ``help`` takes it for one
+        return self  # in a class it gets no ``self``, like the builtin; and ``help`` takes it for a function
 
     @property
     def __call__(self):
@@ -113,7 +113,7 @@ def _thread_start(work, below):
         if cell is not None:
             work.more()
             if pool_work.is_of_library(sys._getframe(1)):
-                cell = Work.of(cell)  # the thread serves other cells than the one that happens to start it, too
+                cell = Work.of(cell)  # the thread also serves cells that did not start it
 
             def begin():
                 set_current(cell)
@@ -162,7 +162,7 @@ def _exit(below):
 
 
 def _by_name(function):
-    """A function of ours in ``os``: a pickle names it as that of Python, as for the work of another process."""
+    """Give a function of ours in ``os`` the full name of Python's, which pickles for other processes then have."""
     function.__module__, function.__qualname__ = "os", function.__name__
     return function
 

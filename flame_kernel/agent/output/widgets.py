@@ -128,7 +128,7 @@ def announcements(table):
         try:
             states[comm_id] = table[comm_id].get_state()
         except Exception:  # a widget that is broken, in whatever way, is left out
-            states[comm_id] = None  # leave a broken widget out
+            states[comm_id] = None
             return
         for reference in _references(states[comm_id]):
             visit(reference)

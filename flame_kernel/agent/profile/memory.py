@@ -1,7 +1,7 @@
 """What the memory of this process is used for: growth by line between two looks, objects by type, and what holds one.
 
 ``tracemalloc`` measures growth. It slows down each allocation while it is on, so the user turns it on and off.
-The rest looks at the objects that the garbage collector knows; no other Python code runs during that moment.
+The rest looks at the objects that the garbage collector knows, and runs none of their code.
 """
 
 import collections
@@ -41,10 +41,11 @@ class Memory:
     def look(self, what):
         """The content of a memory_reply; ``what`` is START, STOP, LOOK or TYPES.
 
-        ``tracing``: whether tracemalloc is on; ``traced``: bytes allocated since then; ``overhead``: bytes that
-        tracemalloc itself uses; ``seconds``: how long this look took.  ``lines``: [[file, line, bytes more, objects
-        more, bytes, source], …] since the previous look, the greatest growth first. ``types``: [[type, count, bytes],
-        …].
+        ``tracing``: whether tracemalloc is on; ``traced``: bytes allocated since it was turned on and still in
+        use; ``overhead``: bytes that tracemalloc itself uses; ``seconds``: how long this look took.  ``lines``: [[file,
+        line, bytes more, objects more, bytes, source], …] since the previous look, the greatest growth first.
+        ``types``: [[type, count, bytes], …], of ``objects``, the number of objects that were counted.  ValueError if
+        this look is not possible now.
         """
         if what not in (START, STOP, LOOK, TYPES):
             raise ValueError("a look at memory is %s, not %r" % (", ".join((START, STOP, LOOK, TYPES)), what))

@@ -2,8 +2,9 @@
 
 Nothing is traced or patched. Only the interpreter's switch interval is shorter while the sampler waits: with the usual
 5 ms, a thread that computes would keep it waiting, and most samples would fall where a thread gives up the interpreter
-of its own accord. They still do for code that runs for less than that interval between two calls that give it up, such
-as input and output: its time is counted at those calls. Each sample counts for the time since the sample before it:
+of its own accord. That still happens to code that runs for less than that interval between two calls that give it up,
+such as input and output: its time is counted at those calls. Each sample counts for the time since the sample before
+it:
 
     wall  all of the time, also for threads that wait
     cpu   the CPU time of the thread, as the system counts it
@@ -33,8 +34,8 @@ MOST_CPU = 0.02
 MOST_RATE, MOST_SECONDS = 1000.0, 3600.0
 # The fractional parts of its multiples are spread evenly between 0 and 1.
 GOLDEN = 0.6180339887498949
-# The switch interval while it waits, in seconds: longer where several threads compute, as they interrupt each other as
-# often.
+# The switch interval while it waits, in seconds: longer where several threads compute, because they too
+# interrupt each other that often.
 SWITCH, SHARED = 0.0001, 0.001
 # A thread that uses more than this share of its time computes.
 BUSY = 0.2
@@ -124,8 +125,8 @@ class Sampler:
             self.note = "it was over before the first sample"
 
     def _wait(self, seconds):
-        """Wait for the next sample; whether the profile is over. The switch interval is short meanwhile, but not while
-        a sample is taken, which the other threads would interrupt again and again."""
+        """Wait for the next sample; returns whether the profile is over. The switch interval is short meanwhile, but
+        not while a sample is taken, which the other threads would interrupt again and again."""
         interval = sys.getswitchinterval()
         sys.setswitchinterval(min(interval, self._switch))
         ours = sys.getswitchinterval()

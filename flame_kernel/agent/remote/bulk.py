@@ -8,7 +8,7 @@ A function on a stock server can use the socket that it was called through.  The
     size                bytes that will cross the connection, as counted by ``chunks.length``
     nonce, hash         the client's random bytes, as hex, and the hash of the seals
 
-We answer with GREETING and 32 random bytes; then the value follows as ``pieces`` describes it, and DONE from the side
+We answer with GREETING and 32 random bytes; then the value follows as ``chunks`` describes it, and DONE from the side
 that has received it.  If something goes wrong the connection ends.  What has arrived is kept, and the client asks by a
 request how much that is.
 

@@ -16,7 +16,7 @@ MAX_TEXT = 100000
 # A container longer than this is shown in part, because its full repr would take too long.
 LONG = 1000
 
-# Most classes of an object, itself and its bases, of which the client is told.
+# The client is told of at most this many classes of an object: its own and their bases.
 MAX_CLASSES = 30
 
 # Methods that a stand-in has only if the object's class has them.
@@ -72,7 +72,8 @@ def _kind(thing):
 
 
 def about(thing, what):
-    """One fact about an object, as text or plain data: repr, doc, signature, source, file."""
+    """One fact about an object, as text or plain data: repr, doc, signature or source. Raises OSError or TypeError if
+    there is no source."""
     if what == "repr":
         return short_repr(thing)
     if what == "doc":

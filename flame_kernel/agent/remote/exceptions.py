@@ -71,7 +71,8 @@ def encoded(facts, hold, classes):
 
 
 def _fact(thing, classes):
-    """A plain value if it is not large; otherwise something in its place."""
+    """What is sent of a value: a large text is cut, another large value is None; one that is not plain is ``Held``,
+    unless objects of its class do not change."""
     try:
         values.encode(thing, libraries=(), limit=raised.LIMIT, classes=classes.known)
     except values.NotPlain:
@@ -94,7 +95,7 @@ def made(sent, names):
         if kind is not base:
             base.__init__(error, *args)
         error.args = args
-    except Exception:  # a class may take other arguments than it shows
+    except Exception:  # a class may take other arguments than those in ``args``
         try:
             error = kind(sent["text"])
         except Exception:  # the same

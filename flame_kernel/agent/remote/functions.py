@@ -47,7 +47,7 @@ _ALONE = ("__class__",)
 
 
 class Failed(Exception):
-    """Making a thing has raised ``error``. This class differs from all that reading a value handles itself."""
+    """Making a thing has raised ``error``. A class of its own, so that the code that reads values lets it pass."""
 
     def __init__(self, error):
         Exception.__init__(self, error)

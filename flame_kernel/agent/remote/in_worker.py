@@ -38,8 +38,8 @@ class Told:
 
 
 def prepared(data, name, about, numbers=()):
-    """What ``multiprocessing.spawn.get_preparation_data(name)`` gives is ``data``: make it that of a worker that is
-    told."""
+    """Add what a worker is told to ``data``, which ``multiprocessing.spawn.get_preparation_data(name)`` has given;
+    returns it."""
     data.pop("init_main_from_name", None)
     data.pop("init_main_from_path", None)
     if name != "ignore":  # so a forkserver calls itself, which only forks the workers

@@ -11,7 +11,7 @@ ENDS_WITHIN = 2.0
 
 
 class Spare(asyncio.AbstractEventLoop):
-    """What ``asyncio.get_event_loop()`` returns meanwhile: a loop that is created when it is first used."""
+    """What ``asyncio.get_event_loop()`` returns in ``none_runs``: a loop that is created when it is first used."""
 
     def __init__(self):
         object.__setattr__(self, "made", [])

@@ -84,7 +84,7 @@ class Modules:
         return package_files.finder(self._all, path, self.find_spec)
 
     def texts(self):
-        """All that was sent, for who imports it elsewhere: ``(root, [(name, whether a package, source)], data)``."""
+        """All that was sent, for worker processes: ``(root, [(name, whether a package, source)], data)``."""
         sources = [(name, one.package, one.source) for name, one in list(self._files.items())]
         return self._all.root, sources, dict(self._all.data)
 
@@ -171,6 +171,6 @@ def forget(name):
 
 
 def _forget_imported(name):
-    # Of a list: other threads may import meanwhile.
+    # Over a copy: other threads may import meanwhile.
     for loaded in [one for one in list(sys.modules) if one == name or one.startswith(name + ".")]:
         forget(loaded)

@@ -3,8 +3,9 @@
 A request has a *root*, *steps* that start there, and a *mode*, which says what is returned::
 
     root    ["module", name]  ["builtins"]  ["modules"]  ["names"]  ["user_names"]  ["held", id]  ["eval", code]
-            ["exec", code]  ["function", reference], see ``functions``
-    steps   (word, …): see ``_STEPS``; their arguments are values of ``values``, which may include held objects
+            ["exec", code]  ["has_module", name]  ["function", reference], see ``functions``
+    steps   (word, …): see ``_STEPS``, and exit and aexit, which end a ``with`` block; their arguments are values of
+            ``values``, which may include held objects
     mode    auto: the value if it is plain and not large, otherwise a reference     value: the value, whatever its size
             keep: a reference    items: the next few of an iterator                 none: nothing
     called  whether the last step is a call: of a class that the client has sent, its key goes with the reference
@@ -82,7 +83,7 @@ class Objects:
         return description.describe(thing, known, self.told.any)
 
     def handed(self, thing):
-        """As ``hold``, with the client's key of a class that it has sent: it then takes its own."""
+        """As ``hold``; a class that the client has sent comes with its key, by which the client finds its own class."""
         key = self._classes.key(thing)
         return self.hold(thing) if key is None else dict(self.hold(thing), key=key)
 
@@ -164,8 +165,8 @@ class Objects:
         return content, buffers
 
     def at_once(self, request):
-        """A request that runs no code of the user's: a piece of a large value, how much of one has arrived, or what the
-        client releases."""
+        """Answer a request that runs no code of the user's: for a piece of a large value, how much of one has arrived,
+        a callback's result, or what the client releases."""
         self.release(request.get("release") or ())
         if request["op"] == "piece":
             return self._piece(request)

@@ -2,7 +2,7 @@
 them.
 
 They are in memory and have no path on a disk: ``<sent/package/file.txt`` is only a name, which ``get_data`` knows.
-Of hot code it is ``<hot/package/file.txt``.
+For hot code the name is ``<hot/package/file.txt``.
 """
 
 import importlib.util
@@ -91,7 +91,7 @@ class Loader:
         linecache.cache[self.filename] = self._lines
 
     def forget_lines(self):
-        """The lines are not needed any more. Idempotent."""
+        """Remove these lines from ``linecache``. Idempotent."""
         if self._lines is not None and linecache.cache.get(self.filename) is self._lines:
             del linecache.cache[self.filename]
 
@@ -126,7 +126,8 @@ def finder(files, path, find_spec, more=()):
 
 
 class Finder:
-    """Finds and lists the modules in the folder of a package, for ``pkgutil``. A path hook of ``find_spec``."""
+    """Finds and lists the modules in the folder of a package, for ``pkgutil``; ``find_spec`` is called with
+    a module's name."""
 
     def __init__(self, files, package, find_spec):
         self._files = files
@@ -216,8 +217,8 @@ class Node:
 
 
 def _archive(files, folder):
-    """For ``importlib.resources.files`` of Python 3.9, which asks no reader but knows zip archives: one in memory, of
-    what is in a ``folder``."""
+    """A zip archive in memory of what is in ``folder``: ``importlib.resources.files`` of Python 3.9 asks no reader, but
+    reads such archives."""
     import zipfile
 
     class Archive(zipfile.CompleteDirs):

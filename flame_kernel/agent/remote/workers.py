@@ -42,7 +42,7 @@ class Workers:
         return "<Workers of %s>" % self._file
 
     def close(self):
-        """Idempotent."""
+        """Tell no more workers. Idempotent."""
         self._hook.remove()
         while self._layers:
             self._layers.pop().remove()
@@ -68,7 +68,7 @@ class Workers:
         return get_preparation_data
 
     def _is_asked(self):
-        """Whether code of the script's session is running in this thread."""
+        """Whether this thread runs code of the script's session; in the session's own process each does."""
         cell = streams.current()
         return self._host.place.owns_process or (cell is not None and cell.host is self._host)
 
@@ -109,7 +109,7 @@ class Workers:
 
         return reducer_override
 
-    # Picklers of Python 3.6 and 3.7 do not ask for that. There those of the script's threads are written in Python.
+    # Picklers of Python 3.6 and 3.7 have no ``reducer_override``: there the script's threads use one written in Python.
 
     def _dumping(self, found):
         def dumps(kind, thing, protocol=None):

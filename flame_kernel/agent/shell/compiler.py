@@ -26,8 +26,8 @@ KEEP_CELLS = 1000
 KEEP_CHARACTERS = 16 * 1000 * 1000
 
 # Before 3.9 the compiler recurses into an expression without checking the stack: 10^5 terms crash the process.
-# Expressions that deep are refused here. For those too deep only to become Python syntax trees, the text is compiled
-# first: that raises an error instead.
+# Expressions that deep are refused here. Some that are less deep crash only when they become Python syntax trees; so
+# such text is compiled first, which raises an error instead.
 _CHECK_DEPTH = sys.version_info < (3, 9)
 _LONG = 4000  # characters; shorter text cannot be nested that deep
 _MAX_DEPTH = 20000
@@ -53,7 +53,7 @@ SEED = 0xC70F6907
 
 
 def murmur2(text):
-    """That hash, as in ipykernel's compiler.py and, in JupyterLab, the debugger's hash.ts."""
+    """The MurmurHash2 of a text, below 2**32; as in ipykernel's compiler.py and JupyterLab's debugger (hash.ts)."""
     data = text.encode("utf-8", "surrogatepass")
     m, mask = 0x5BD1E995, 0xFFFFFFFF
     h = SEED ^ len(data)

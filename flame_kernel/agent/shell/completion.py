@@ -1,7 +1,7 @@
 """Completion for servers without IPython; it runs on another thread, so it also works while a cell runs.
 
-Names are looked up and attributes read with getattr, as in rlcompleter; nothing is called. If an object raises, there
-is still a reply. jedi is used if it can be imported.
+Names are looked up and attributes read with getattr, as in rlcompleter. Nothing is called but ``dir`` and what lists
+the keys of a mapping. If an object raises, there is still a reply. jedi is used if it can be imported.
 """
 
 import builtins
@@ -100,7 +100,7 @@ class Completer:
         return cursor - len(typed), self._keys(subscript.group(1), quote, typed, code[cursor:])
 
     def _imported(self, statement, cursor):
-        """In an import statement: modules, or names in one; None elsewhere."""
+        """In an import statement: names of modules, or names in a module; None elsewhere."""
         match = _IMPORT.match(statement) or _FROM.match(statement)
         if match is not None:
             return self._module_names(match.group(1), cursor)
@@ -112,7 +112,7 @@ class Completer:
         return cursor - len(prefix), [(n, k) for n, k in names if n.startswith(prefix)]
 
     def _dotted(self, line, before, cursor):
-        """Attributes of a name, or names."""
+        """Attributes if there is a dot before the cursor, else names and the arguments of a call."""
         match = _DOTTED.search(line)
         chain, prefix = match.group(1), match.group(2) or ""
         if chain:
@@ -251,7 +251,7 @@ class Completer:
 
 
 def _static_kind(obj, name):
-    """The same for an attribute, which is looked up without being computed."""
+    """``kind`` of an attribute, or ``property``; the attribute is looked up without being computed."""
     try:
         value = inspect.getattr_static(obj, name)
     except BaseException:  # a metaclass of the user's may raise anything

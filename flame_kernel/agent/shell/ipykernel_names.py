@@ -1,8 +1,8 @@
 """Names of ipykernel that libraries import or look for, provided in a child: its shell, its stream class, its comms.
 
 If ipykernel is not installed there, a stand-in for its package has these names.  If it is installed, only ``zmqshell``
-is a stand-in, because the session's shell is ours; what else is asked of it comes from the installed one.  Its package
-stands in ``sys.modules`` either way, because many look only for that.
+is a stand-in, because the session's shell is ours; everything else comes from the installed package.  In both cases
+``ipykernel`` is in ``sys.modules``, because many libraries look only for that.
 """
 
 import importlib
@@ -27,7 +27,7 @@ def plant(ip):
         return
     if found is not None:
         installed = sys.modules.setdefault("ipykernel", _Installed(found))
-        if "zmqshell" not in vars(installed):  # Python does that only with a module that it loads itself
+        if "zmqshell" not in vars(installed):  # Python sets it only for a module that it loads itself
             installed.zmqshell = zmqshell
         return
     package = _module("ipykernel", __path__=[], __version__=".".join(map(str, VERSION)), version_info=VERSION)
@@ -43,7 +43,7 @@ def plant(ip):
 
 
 class _Installed(types.ModuleType):
-    """The installed package. Its code runs when somebody asks for a name of it, since it imports much."""
+    """The installed package. Its code runs only when one of its names is asked for, because it imports much."""
 
     def __init__(self, spec):
         types.ModuleType.__init__(self, spec.name)

@@ -65,7 +65,7 @@ class IPythonShell:
         self._closed = False
         self.ip = None
         self.figures = Figures(host)
-        self._starts = host.place.owns_process  # startup files, when the first cell comes that shows what they print
+        self._starts = host.place.owns_process  # run startup files with the first cell that is not silent
         self._notebook_module = None  # what was removed from sys.modules for a client that shows only text
         with hooks.quiet_import():
             self.ip = ipython_class.build(self, host)
@@ -123,10 +123,11 @@ class IPythonShell:
     # -- running -----------------------------------------------------------------------------------------------------
 
     async def run_cell(self, code, silent=False, store_history=True, cell_id=None, raw=None):
-        """Run a cell and return the content of its execute_reply, without user_expressions. An error has been published
-        then. ``raw`` is for a shell that has no magics of its own.
+        """Run a cell and return the content of its execute_reply, without user_expressions. An error is published
+        before this returns. ``raw`` is for a shell that has no magics of its own.
 
-        Branches because IPython tells of an error in four ways: it raises, shows, returns, or does so before the cell.
+        Branches because IPython reports an error in four ways: it raises it, shows it, returns it as
+        ``error_in_exec``, or, if the cell did not begin, as ``error_before_exec``.
         """
         ip = self.ip
         if self._starts and not silent:
@@ -165,13 +166,13 @@ class IPythonShell:
         return reply
 
     def _start(self):
-        """Before the first cell, so that the user sees there what fails, and can stop it."""
+        """Run the user's startup files; in the first cell, so that the user sees there what fails, and can stop it."""
         self.ip.begin_cell()
         try:
             for problem in self.ip.problems:
                 sys.stderr.write(problem)
             ipython_profile.start(self.ip)
-        except Exception as e:  # of the user's own startup code, as all that it raises; the cell runs all the same
+        except Exception as e:  # the user's startup code may raise anything; it is shown, and the cell still runs
             self._show(e)
         finally:
             self.ip.end_cell()
@@ -216,12 +217,13 @@ class IPythonShell:
         return result
 
     def _of_cell(self, failure):
-        """The error of the cell that IPython wanted to show when it failed; ``failure`` itself if there is none."""
+        """The error of the cell that IPython was about to show when it failed itself, by ``failure``; ``failure`` if
+        there is none."""
         error, left = failure, 50
         while error is not None and left:
             tb = error.__traceback__
             while tb is not None and tb.tb_next is not None:
-                # A cell may also have put a function of its own into what IPython calls.
+                # Only what run_code calls is the cell: IPython may also call a function that a cell has given it.
                 of_cell = tb.tb_next.tb_frame.f_globals is self.ip.user_global_ns
                 if of_cell and tb.tb_frame.f_code.co_name == "run_code":
                     return error
@@ -233,7 +235,7 @@ class IPythonShell:
         """Show an error that IPython failed to show, perhaps because a cell has replaced a part of IPython; returns
         what was shown."""
         if type(failure).__name__ == "UsageError":
-            return {}  # that is a sentence on stderr
+            return {}  # IPython prints it to stderr, as one sentence
         error = tracebacks.content(failure)
         self._host.publish("error", error)
         return error

@@ -123,7 +123,7 @@ def _make_class():
 
         @property
         def profile_dir(self):
-            """The user's profile there, for libraries that keep files in it; it is made when it is asked for first."""
+            """The user's profile there, for libraries that keep files in it; made when it is first asked for."""
             if self._profile is None:
                 from IPython.core.profiledir import ProfileDir, ProfileDirError
 
@@ -174,7 +174,7 @@ def _make_class():
         def init_traceback_handlers(self, custom_exceptions):
             super().init_traceback_handlers(custom_exceptions)
             for formatter in (self.InteractiveTB, self.SyntaxTB):
-                if hasattr(formatter, "check_cache"):  # IPython 7: its own needs its patch of linecache
+                if hasattr(formatter, "check_cache"):  # IPython 7, whose own function needs its patch of linecache
                     formatter.check_cache = lambda *args: linecache.checkcache(*args)
 
         def init_history(self):

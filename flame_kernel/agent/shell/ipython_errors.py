@@ -100,7 +100,7 @@ def _behind(error):
 
 def resists(error):
     """Whether IPython cannot show an error properly: it prints groups as text, and if the error's own
-    ``_render_traceback_`` fails, it shows only that."""
+    ``_render_traceback_`` fails, it shows only that failure."""
     try:
         if hasattr(type(error), "_render_traceback_"):
             return not isinstance(error._render_traceback_(), list)

@@ -31,7 +31,7 @@ KEEP_CELLS = 1000
 
 
 def clean(value):
-    """A copy that JSON can represent, as in jupyter_client: bytes become base64, numbers outside JSON their repr."""
+    """A copy that JSON can represent, as in jupyter_client: bytes become base64, nan and inf their repr."""
     if value is None or isinstance(value, (str, bool)):
         return value if type(value) in (str, bool, type(None)) else (bool if isinstance(value, bool) else str)(value)
     if isinstance(value, dict):
@@ -166,7 +166,7 @@ def classes():
 
         def ast_parse(self, source, filename="<unknown>", symbol="exec"):
             if sys.version_info < (3, 9) and len(source) > 4000:
-                # There, making the syntax tree of a very deep expression crashes the process; compiling it only raises.
+                # Making the syntax tree of a very deep expression crashes such a Python; compiling it only raises.
                 compile(source, filename, symbol, self.flags | getattr(ast, "PyCF_ALLOW_TOP_LEVEL_AWAIT", 0))
             parse = super().ast_parse
             return compiler.undisturbed(lambda: parse(source, filename, symbol))
@@ -203,7 +203,7 @@ def classes():
             pass
 
     class NoBuiltinTrap(BuiltinTrap):
-        """Sets no builtins, which are the process's: a session has its own names, or those of ``ipython_hooks``."""
+        """Sets no builtins, which the whole process has: a session has such names itself, or by ``ipython_hooks``."""
 
         def activate(self):
             pass
@@ -257,7 +257,8 @@ def classes():
             self.send("clear_output", {"wait": bool(wait)})
 
     class SessionEvents(EventManager):
-        """For matplotlib, which remembers once per process that it registered, and may unregister elsewhere."""
+        """Ignores ``unregister`` of a function that is not registered here: matplotlib remembers for the whole process
+        that it has registered one, and so may unregister it in another session."""
 
         def unregister(self, event, function):
             try:

@@ -32,7 +32,7 @@ def configuration():
                     config.merge(loader(name + ending, path=path).load_config())
                 except ConfigFileNotFound:
                     pass
-                except Exception:  # the user's own code, which may raise anything; the first cell tells
+                except Exception:  # the user's own code, which may raise anything; it is shown with the first cell
                     file = os.path.join(path, name + ending)
                     problems.append("%s is left out:\n%s" % (file, traceback.format_exc(limit=-1)))
     return config, problems

@@ -1,8 +1,8 @@
 """Where jedi caches what it has parsed: normally a folder in the user's home, shared by all of the user's programs.
 
-If the user has no such folder, jedi gets one of ours while there are sessions.  The same if a file in the user's folder
-is broken, because a process was killed while it wrote the file.  jedi can neither read nor replace such a file, so
-every completion that needs it would be empty.  We do not change the user's folder.
+If the user has no such folder, jedi gets one of ours while there are sessions.  It also gets one if a file in the
+user's folder is broken, because a process was killed while it wrote the file: jedi can neither read nor replace such a
+file, so every completion that needs it would be empty.  We do not change the user's folder.
 """
 
 import atexit

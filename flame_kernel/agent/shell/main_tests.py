@@ -13,7 +13,7 @@ from ..patches import Layer
 
 
 class MainTests:
-    """From now on until ``close``, in the cells of all sessions."""
+    """The patches of both, for the cells of all sessions, from now on until ``close``."""
 
     def __init__(self):
         self._layers = []

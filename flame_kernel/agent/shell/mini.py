@@ -79,8 +79,8 @@ class MiniShell:
     # -- running -----------------------------------------------------------------------------------------------------
 
     async def run_cell(self, code, silent=False, store_history=True, cell_id=None, raw=None):
-        """Run a cell and return the content of its execute_reply, without user_expressions. An error has been published
-        then. ``raw`` is the cell's text before magics were turned into Python.
+        """Run a cell and return the content of its execute_reply, without user_expressions. An error is published
+        before this returns, unless ``silent``. ``raw`` is the cell's text before magics were turned into Python.
 
         https://jupyter-client.readthedocs.io/en/stable/messaging.html#execute
         """

@@ -67,7 +67,7 @@ def run(command, out, err=None, data=None, own_group=True):
             pass
         while process.poll() is None:  # it has closed its output but still runs
             time.sleep(STEP)
-    except BaseException:  # goes on, mostly an interrupt; the command is stopped
+    except BaseException:  # raised again, mostly an interrupt; the command is stopped first
         _stop(process, pump, own_group)
         raise
     finally:
@@ -161,7 +161,8 @@ def _send(process, signum, own_group):
 
 
 def _send_on_windows(process, signum, own_group):
-    """On Windows: SIGINT becomes Ctrl-Break to the group, which needs a console; any other signal ends it at once."""
+    """On Windows: SIGINT becomes Ctrl-Break if the process has a group of its own (it needs a console); otherwise the
+    process is ended at once."""
     if signum != signal.SIGINT or not own_group:
         windows.terminate(process.pid)
     else:

@@ -54,8 +54,8 @@ def timed(write):
 
 
 def awaiting(code):
-    """``(lines before it, code)`` behind ``%%time``, or ``%time`` in a cell of one line, if that code may await: only a
-    shell can run it. None for any other cell."""
+    """``(number of lines before the code, the code)`` that ``%%time``, or ``%time`` in a cell of one line, is to time,
+    if it may await: then only a shell can run it. None for any other cell."""
     before = len(code) - len(code.lstrip())
     first, _, rest = code[before:].partition("\n")
     lines = code.count("\n", 0, before)
@@ -105,7 +105,8 @@ class TimeitResult:
 
 
 def time_loop(line, cell, namespace, write):
-    """%timeit: time ``line``, or with a ``cell`` time that, after ``line`` as setup. A TimeitResult with ``-o``."""
+    """%timeit: time ``line``; if there is a ``cell``, time the cell, with ``line`` as its setup. Returns a TimeitResult
+    with ``-o``, else None. Raises BadOptions, and what the code raises."""
     options, statement = _options(line)
     setup = "pass"
     if cell is not None:

@@ -233,7 +233,8 @@ def _walk(tb):
 
 
 def up_to_debugger(tb):
-    """The parts of a traceback up to a debugger in which the cell was stopped when it was interrupted."""
+    """The entries of a traceback, as a list, without those of a debugger that had stopped the cell when it was
+    interrupted."""
     found = []
     while tb is not None:
         name = tb.tb_frame.f_globals.get("__name__")
