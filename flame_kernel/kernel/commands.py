@@ -92,7 +92,7 @@ class Commands:
         ``Session.execute``); or None, and the reply of the cell that the last command followed. Raises FlameError,
         Stopped.
 
-        It has many branches because some commands decide what happens with the rest of their cell.
+        Branches because some commands decide what happens with the rest of their cell.
         """
         if FIXES.match(lines[0].strip()):
             return None, await self._fix(cell, lines)

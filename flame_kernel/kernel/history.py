@@ -47,7 +47,7 @@ class History:
         self._is_due = False
 
     def storing(self, count: int, code: str) -> Callable[[], None]:
-        """Cell ``count`` is being sent: what is returned stores it, once, however often it is called."""
+        """Cell ``count`` is being sent: returns a function that stores it, once, however often it is called."""
         self._line += 1
         self._lines[count] = line = self._line
         stored = False

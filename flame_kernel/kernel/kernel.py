@@ -262,7 +262,7 @@ class FlameKernel(Kernel):
     def _executing(self, cell: Execution) -> Iterator[None]:
         """A context for an open execute_request: all parts that keep something for it are told of its begin and end."""
         with self._dispatch.running(cell.parent):
-            # A silent one, and a command that has overtaken a cell, take no output that has no parent.
+            # Output without a parent never goes to a silent one, nor to a command that has overtaken a cell.
             is_cell = not (cell.silent or overtakes())
             self._publisher.remember(cell.request_id, cell.parent, self._parent_ident["shell"], cell=is_cell)
             if is_cell:
