@@ -31,7 +31,7 @@ class FarSide:
     target      ``location`` None means a server of our own, started with the first session and ended with the last
     on_events   called with ``(session, events)`` on the session's events thread
     on_link     called with a sentence when the link breaks, None when it is back
-    trouble     the error why there is no usable target; every cell gets it, until ``connect``
+    trouble     the error that says why there is no usable target; every cell gets it, until ``connect``
     group       the hosts on which cells run, instead of one; an editor's questions go to the first that answers
 
     ``count`` is the number of the notebook's next cell, wherever it runs; ``client_id`` names us to the agents.
@@ -73,7 +73,7 @@ class FarSide:
 
     @property
     def own(self) -> Session | None:
-        """The same if cells run on one host; None on a group."""
+        """The current session if cells run on one host; None on a group."""
         return self.current if self.group is None else None
 
     def session(self, for_cell: bool = False) -> Future[Session]:
@@ -241,7 +241,7 @@ class FarSide:
 
     @property
     def language_info(self) -> dict[str, object]:
-        """The field of a kernel_info_reply: this side's Python, once it is known, until then ours.
+        """The field of a kernel_info_reply: the far side's Python once it is known, until then the kernel's own.
 
         https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-info
         """
@@ -313,8 +313,8 @@ def _leave(opening: Future[Session], keep: Session | None = None) -> None:
 
 
 class Beside(Remote):
-    """A `Remote` on a session that somebody else has opened, and ends: who gives its events to ``take``, and shows what
-    that returns."""
+    """A `Remote` on a session that somebody else opens and ends. The owner passes the session's events to ``take``, and
+    shows those that it returns."""
 
     def __init__(self, session: Session) -> None:  # not the parent's, which opens a session
         self._own_server = OwnServer(agent_text)
@@ -326,5 +326,5 @@ class Beside(Remote):
         self.taken_up = []
 
     def take(self, events: Sequence[Event]) -> list[Event]:
-        """Pass on the events of calls of this `Remote`; the others, which are somebody else's. On the events thread."""
+        """Handle the events of this `Remote`'s calls, and return the others. Called on the events thread."""
         return self._calls.take(events)

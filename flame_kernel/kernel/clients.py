@@ -8,8 +8,8 @@ import time
 
 # How many cells, and front ends, are remembered.
 REMEMBERED = 2000
-# Seconds: nobody asks for a cell and closes the page sooner, so a cell that ends within them has been seen. A program
-# often asks through one client and reads through the next.
+# A cell that ends within this many seconds after its front end was last heard counts as seen: nobody closes a page so
+# soon. A program often asks through one client and reads through the next.
 MOMENT = 2.0
 
 
@@ -58,7 +58,8 @@ class Clients:
         return self._unfinished(front, 0.0)
 
     def _unfinished(self, front: str, moment: float) -> list[str]:
-        """The same without those that ended within a ``moment``, in seconds, after that."""
+        """The cells of other front ends than ``front`` that still run, or ended more than ``moment`` seconds after we
+        last heard from any of those."""
         others = [(when, ended) for when, ended in self._cells.values() if when != front]
         if not others:
             return []

@@ -41,7 +41,7 @@ from .restart import Memory
 from .sessions import Cell, Sessions
 from .waits import Stopped, Waits, on_thread
 
-# What is written for the magics of %load_ext flame, and what to do here.
+# The line that loads the magics into other kernels; here it is only answered.
 _LOADS = re.compile(r"%(?:re)?load_ext\s+flame(?:_kernel)?\s*$")
 # A line meant for us, though it is in a block, or mistyped: if it has a key in it, it must not go to the far side.
 _OURS_SOMEWHERE = re.compile(r"\s*(?:[\w, ]+=\s*)?%{1,2}\s*flame\b", re.IGNORECASE)
@@ -79,7 +79,7 @@ class Commands:
         self._load = load
         self._views = monitor.Views()
         self._confirmed: tuple[str, str] | None = None  # the front end whose cells, sent together, may run; and where
-        self._ports: Forwards | None = None  # those of the session that last had some
+        self._ports: Forwards | None = None  # of the session that last had forwards
         self._exchange = Exchange(far, local, waits, load, self._say, publisher)
         self.groups = Groups(far, publisher, waits, load, self._say, self._exchange)
         self._on_group = OnGroup(far, self.groups, publisher, waits, self._exchange, self._say, self.show_profile)
@@ -92,7 +92,7 @@ class Commands:
         ``Session.execute``); or None, and the reply of the cell that the last command followed. Raises FlameError,
         Stopped.
 
-        Branches because some commands say what happens with the rest of their cell.
+        Branches because some commands decide what happens with the rest of their cell.
         """
         if FIXES.match(lines[0].strip()):
             return None, await self._fix(cell, lines)
@@ -162,9 +162,11 @@ class Commands:
     # -- rails -------------------------------------------------------------------------------------------------------
 
     async def check_rails(self, cell: Cell, code: str, dispatch: Dispatch, seen: bool, tried: bool) -> None:
-        """Hold a cell back where the rails of its target say so; FlameError: it does not run. Else note it. Where it is
-        ``seen``, and not what an editor sends by itself, also ask, and show above its output where it runs. ``tried``:
-        in a copy only."""
+        """Raise FlameError if the rails of the target do not let a cell run; else note the cell.
+
+        ``seen``: the user sees the cell, it is not one that an editor sends by itself. So the user is asked where the
+        rails say so, and told above the output where it runs. ``tried``: it runs in a copy only.
+        """
         target = self._far.target
         if target.rails is None or not code.strip():
             return
@@ -189,7 +191,7 @@ class Commands:
             self._confirmed = cells
 
     def _check_command(self, line: Line) -> None:
-        """FlameError where a command writes on a server that is to be read only."""
+        """Raise FlameError if a command would write on a server that is read-only."""
         here = self._far.target
         is_written, name = rails.written(line, lambda one: one == here.name or one in Exchange.targets())
         if not is_written:
@@ -325,7 +327,7 @@ class Commands:
 
     @contextlib.asynccontextmanager
     async def profiling(self, session: Session, request_id: str, line: Line | None) -> AsyncIterator[None]:
-        """While a cell runs whose ``%%profile`` line is ``line``: its profile is shown when it is over."""
+        """A context in which a cell runs. If ``line`` is its ``%%profile`` line, its profile is shown at the end."""
         taking = Taking(session, ProfileOptions.of(line.values), request_id) if line is not None else None
         yield
         if taking is not None and line is not None:

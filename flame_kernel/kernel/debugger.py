@@ -18,7 +18,7 @@ from ..terminal import plain_text
 from .backend import FarSide
 from .iopub import Publisher
 
-# If a package cannot be downloaded there, it is sent.
+# This sends a package where it cannot be downloaded.
 _SENT = "%flame pip install debugpy"
 # Seconds that a request waits for a far side that is still being connected.
 PATIENCE = 20.0
@@ -35,7 +35,7 @@ class Debugger:
         self._publisher = publisher
         self._log = log
         self._turn = asyncio.Lock()
-        self._told: Session | None = None  # a cell was told that there is no debugger
+        self._told: Session | None = None  # the session without a debugger that a cell was told of
 
     async def answer(self, msg: Any, messages: Any, publish_status: Callable[..., None], stream: Any) -> None:
         """Answer a ``debug_request`` on ``stream``, in its turn: what is evaluated there may take as long as it likes,
@@ -54,7 +54,7 @@ class Debugger:
                 publish_status("idle", "control", parent=parent)
 
     async def _reply(self, parent: dict[str, Any], ident: Any) -> dict[str, Any]:
-        """The content of the ``debug_reply``: a response of the Debug Adapter Protocol, of a failure too.
+        """The content of the ``debug_reply``: a response of the Debug Adapter Protocol, also after a failure.
 
         https://jupyter-client.readthedocs.io/en/stable/messaging.html#debug-request
         """
@@ -69,7 +69,7 @@ class Debugger:
     async def _ask(self, message: dict[str, Any], ident: Any, parent: dict[str, Any]) -> dict[str, Any]:
         if self._far.group is not None:
             return _failure(message, "the debugger is for one host, and cells run on a group; connect to one of it")
-        # Shielded: who does not wait any longer must not cancel what a cell waits for too.
+        # Shielded: giving up here must not cancel the connection that a cell waits for too.
         opening = asyncio.shield(asyncio.wrap_future(self._far.session()))
         session = await asyncio.wait_for(opening, PATIENCE)
         request_id = parent["header"]["msg_id"]
@@ -100,7 +100,7 @@ def is_there(far: FarSide) -> bool:
 
 
 def _keyless(message: dict[str, Any]) -> dict[str, Any]:
-    """``message`` without a key that is typed in a cell: when it begins, a front end sends all cells of a notebook."""
+    """``message`` without a key that is typed in a cell: a front end sends all cells when debugging begins."""
     arguments = message.get("arguments")
     if not isinstance(arguments, dict):
         return message

@@ -75,7 +75,7 @@ class Execution:
 
 
 class Dispatch:
-    """Decides for one kernel when each message of its shell channel is handled; ``shells`` are its line of tasks.
+    """Decides for one kernel when each message of its shell channel is handled.
 
     cell    the parent of the cell that runs on the main shell, or None; ``running`` sets it
     """
@@ -105,11 +105,11 @@ class Dispatch:
             self.cell = None
 
     async def handle(self, handler: Handler, subshell_id: str | None, msg: Any, header: Any, code: str) -> None:
-        """A message of a shell, with its header, and its code where that is short: one after the other. But an editor's
-        question overtakes cells, and so do commands that look in on them. Called by the shells, on the event loop.
+        """Handle a message of a shell when its turn comes. An editor's question overtakes cells, and so do commands
+        that look in on them. ``code`` is empty if it is long. Called by the shells, on the event loop.
 
-        Comm messages wait for nothing here, as the far side has an order for them. ipykernel mixes up the parents of
-        several that are under way, and a widget that never hears of its idle is dead.
+        Comm messages wait for nothing here, as the far side has an order for them. Each has a task of its own:
+        otherwise ipykernel mixes up the parents of several, and a widget that misses its idle status sends no more.
         """
         kind = str(header.get("msg_type"))
         self._clients.heard(str(header.get("session")))  # now: its turn may come when the front end is long gone
@@ -163,8 +163,8 @@ class Dispatch:
             self._no_longer_waits(front)
 
     async def _turn_of_order(self, lock: asyncio.Lock, front: str) -> bool:
-        """The same for a command with no cell of its front end before it but the one that runs. Its place in line is
-        kept until it is clear that it was sent by itself, and not with that cell, or with one behind it."""
+        """The same for a command that is not behind a waiting cell of its front end. It keeps its place in line until
+        it is clear that it was sent by itself: not together with the running cell, nor with a cell behind it."""
         if not (seconds := self._seconds_together(front)) and self._is_passable(front):
             return False
         task, passes, stays = asyncio.current_task(), False, False

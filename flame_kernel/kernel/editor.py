@@ -167,7 +167,7 @@ class Editor:
 
 
 def _line(text: str, at: int) -> tuple[str, int, int]:
-    """The cursor's line up to it, the number of that line, and the column."""
+    """The text of the cursor's line before the cursor, the number of that line, and the column."""
     before = text[:at].split("\n")
     return before[-1], len(before) - 1, len(before[-1])
 

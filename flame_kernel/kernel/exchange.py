@@ -144,7 +144,7 @@ class Exchange:
         return self._is_here(name) or name in self.targets()
 
     def _is_here(self, name: str) -> bool:
-        """Whether ``server`` is the one on which cells run."""
+        """Whether ``name`` is that of the server on which cells run."""
         target = self._far.target
         return target.location is not None and name in (target.name, str(target.location))
 
@@ -196,7 +196,8 @@ class Exchange:
         await self._with_calls(lambda calls: push(calls, values), here)
 
     async def _here(self, instead: str) -> Session:
-        """The session of ``%%local`` cells; FlameError with ``instead`` if there is none, and so no variable."""
+        """The session of ``%%local`` cells. If there is none: FlameError with the words ``instead``, or, if these are
+        empty, a new session."""
         local = self._local()
         if instead and local.current is None:
             raise FlameError(instead)
@@ -212,8 +213,8 @@ class Exchange:
         return await self._waits.until(on_thread(do, "move"))
 
     async def _both(self, instead: str) -> tuple[Session, Session]:
-        """The session of ``%%local`` cells, and that of the others; FlameError with ``instead`` where there is none of
-        the former, and so no variable."""
+        """The session of ``%%local`` cells, and that of the others. If there is none of ``%%local`` cells: FlameError
+        that ends with the words ``instead``, or, if these are empty, a new session."""
         none = f"no %%local cell has run, so there is no variable on this side; {instead}" if instead else ""
         return await self._here(none), await self._session()
 

@@ -25,7 +25,7 @@ EDITING = frozenset(
 )
 # Seconds of quiet after a cell before that.
 QUIET = 1.0
-# What is completed: a module's names, by which jedi has been used once.
+# What is completed: a module's names, so that jedi has been used once.
 _CODE = "import os\nos.path.jo"
 
 

@@ -92,7 +92,7 @@ class Groups:
         self._exchange = exchange
         self._members: dict[str, Member] = {}
         self._words: str | None = None  # what named the last hosts
-        self._back: list[str] = []  # hosts that are there again, and whose cell was not told
+        self._back: list[str] = []  # hosts that are there again, which no cell has been told
         self._under_way: set[Following] = set()
         self._asking = threading.Lock()
         self._last: GroupFuture | None = None
@@ -114,7 +114,8 @@ class Groups:
         shared: dict[str, Member],
         known: Mapping[str, Remote] | None = None,
     ) -> Group:
-        """The group of these words; nobody is connected to but those in ``known``. Raises TargetError."""
+        """The group that these words name. This connects to nobody; ``known`` has the hosts that are connected already.
+        Raises TargetError."""
 
         def one_at_a_time(prompt: str, password: bool) -> str | None:
             with self._asking:
@@ -131,12 +132,12 @@ class Groups:
         )
 
     def turn_to(self, words: str, given: Mapping[str, Any]) -> None:
-        """Cells run on this group from now on; connected to with the first. Raises TargetError."""
+        """From now on cells run on this group; the first one connects to it. Raises TargetError."""
         made = self.made(words, None, given, self._members)
         self._far.turn_to(Target(name=words), group=made)
 
     async def connect(self, cell: Asked, words: str, given: Mapping[str, Any]) -> None:
-        """Connect to all hosts of a group, and let cells run there; where nobody answers all stays as it is."""
+        """Connect to all hosts of a group, and let cells run there. If none answers, nothing changes: FlameError."""
         shared = {} if given else self._members
         known, before = set(shared), self._far.group
         made = self.made(words, cell.ask, given, shared)
@@ -145,7 +146,7 @@ class Groups:
             results = await self._reached(made)
             if not results.ok:
                 raise FlameError(_none_reached(words, results))
-        except BaseException:  # raised again, whatever it is: who was reached has no use
+        except BaseException:  # raised again, whatever it is: sessions that were opened are of no use
             await asyncio.wrap_future(on_thread(lambda: _end(shared, new), "leave"))
             raise
         if before is not None:
@@ -192,7 +193,7 @@ class Groups:
         return names if keep else []
 
     def leave(self, before: Group | None, keep: bool = False) -> None:
-        """The kernel has left this group for one host: end its sessions but those with a name. Blocks."""
+        """The kernel has left this group for one host: end its sessions without a name; none if ``keep``. Blocks."""
         if before is not None:
             _end(self._members, list(before.labels), keep)
 
@@ -203,8 +204,8 @@ class Groups:
     # -- a cell ------------------------------------------------------------------------------------------------------
 
     def press(self) -> None:
-        """Stop: all hosts on which a cell runs hear of it; where none is waited for, those that an earlier Stop has not
-        stopped."""
+        """The user pressed Stop: interrupt the cells under way on all their hosts. If none is waited for, interrupt the
+        hosts that are still busy after an earlier Stop."""
         under_way = list(self._under_way)
         for following in under_way:
             following.press()
@@ -215,7 +216,7 @@ class Groups:
                     remote.interrupt()
 
     async def cell(self, cell: Asked, lines: list[str], how: How) -> dict[str, Any] | None:
-        """Run what is left of a cell, where it is for a group: its reply. None where it is for one far side."""
+        """Run what is left of a cell that is for a group, and return its reply. None if it is for one far side."""
         found = _CELL.match(lines[0].strip()) if lines else None
         if found is None and self._far.group is None:
             return None
@@ -224,7 +225,7 @@ class Groups:
         return await self.run(cell, chosen, line, "\n".join(lines[1:] if found else lines), how)
 
     async def chosen(self, cell: Asked, words: str | None) -> Group:
-        """The hosts that are meant by ``-t``; by nothing, those of the kernel. Raises FlameError."""
+        """The hosts that ``words``, the value of ``-t``, name; without words those of the kernel. Raises FlameError."""
         if words is None:
             if self._far.group is None:
                 raise FlameError(_NOBODY)
@@ -244,14 +245,14 @@ class Groups:
         return group([self._far.beside(await self._waits.until(self._far.session(True)))])
 
     async def _own(self, words: str) -> dict[str, Remote]:
-        """The session of the kernel's own host by its label, where ``words`` name that host: it has no other one."""
+        """The kernel's session, by the label of its host, if ``words`` name that host: it does not get a second one."""
         target, file = self._far.target, _file()
         if self._far.group is not None or target.location is None:
             return {}
         for one in select(words, file):
             table = file.tables.get(one.where, {"location": one.where})
             if one.label == one.where and located(table["location"], table.get("ssh")) == target.location:
-                with contextlib.suppress(FlameError):  # it is told when the member connects
+                with contextlib.suppress(FlameError):  # the error is shown when the member connects
                     return {one.label: self._far.beside(await self._waits.until(self._far.session(True)))}
         return {}
 
@@ -271,7 +272,7 @@ class Groups:
         return None
 
     async def run(self, cell: Asked, chosen: Group, line: Line, code: str, how: How) -> dict[str, Any]:
-        """Run code on all of a group, its output in the cell's; the reply. Raises FlameError where it cannot begin."""
+        """Run code on all hosts of a group, with its output in the cell; the reply. FlameError if it cannot begin."""
         check_code(code)
         if line["profile"]:
             raise FlameError("--profile is for where the kernel's cells run; for a group: %flame profile, meanwhile")
@@ -403,7 +404,7 @@ def _none_reached(words: str, results: Results) -> str:
 
 
 def _end(members: dict[str, Member], labels: list[str], keep: bool = False, named: bool = False) -> None:
-    """End the sessions of members, all at once, but those with a name, unless ``named``; ``keep``: none ends."""
+    """Leave the sessions of members, all at once. They end, those with a name only if ``named``; none if ``keep``."""
 
     def leave(remote: Remote) -> None:
         if keep or (remote.session.target.session is not None and not named):

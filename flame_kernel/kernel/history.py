@@ -13,7 +13,7 @@ from traitlets.config import Config
 
 # Seconds from the first cell that is not in the database until it is written, and all that have come since with it.
 WRITE_AFTER = 1.0
-# Cells that IPython's manager keeps before it writes by itself.
+# How many cells IPython's manager keeps before it writes by itself: more than anybody runs.
 _NEVER = 1 << 30
 
 
@@ -47,7 +47,7 @@ class History:
         self._is_due = False
 
     def storing(self, count: int, code: str) -> Callable[[], None]:
-        """Cell ``count`` is being sent: what is returned stores it, once, however often it is called."""
+        """Cell ``count`` is being sent: returns a function that stores it, once, however often it is called."""
         self._line += 1
         self._lines[count] = line = self._line
         stored = False
@@ -78,7 +78,7 @@ class History:
             self._loop.call_later(WRITE_AFTER, self._write)
 
     def _write(self) -> None:
-        """Have IPython's thread do it."""
+        """Have IPython's thread write."""
         self._is_due = False
         if self._manager.save_flag is not None:
             self._manager.save_flag.set()

@@ -28,18 +28,18 @@ from ..session.session import Session
 from ..terminal import one_line, plain_text
 from .outgoing import Outgoing
 
-# Characters and bytes of output that wait here for a cell to appear in; beyond it, the rest waits on the far side.
+# Characters of output that wait here for a cell to appear in; if there are more, the rest waits on the far side.
 HELD = 8 << 20
 # Requests whose parents are remembered: threads of an old cell may print for a long time.
 REMEMBERED = 2000
 # Most clients that may ask to take a session over, and characters of the number of such a request.
 TAKEOVERS, TAKEOVER_ID = 32, 100
-# Texts that wait to be published, of streams of a cell that take turns; and of a server that may not send so many.
+# Most texts that wait to be published where the streams of a cell take turns; the same for a server without trust.
 TURNS, TURNS_UNTRUSTED = 1000, 100
 # Seconds between checks whether there is room for a message.
 PAUSE = 0.02
 
-# Characters of a text from which on it is looked at before it is encoded.
+# A text of more characters is examined before it is encoded.
 LONG = 1 << 14
 _STREAM = {"name", "text"}
 _ESCAPED = bytes(range(32)) + b'"\\'
@@ -106,8 +106,8 @@ class Publisher:
                 self._order.notify_all()
 
     def parent(self, request_id: str | None) -> tuple[dict[str, Any], Any]:
-        """``(parent, ident)`` of a request; the latest cell's for output of which nothing better is known, and it stays
-        that one's."""
+        """``(parent, ident)`` of a request. A request that is not known gets those of the latest cell, and keeps
+        them."""
         with self._lock:
             found = self._parents.get(request_id or "")
             if found is None:
@@ -217,7 +217,7 @@ class Publisher:
         self._publish_rest(known)
 
     def prompt(self, session: Session) -> None:
-        """Ask what a session that was taken up waits for, and what the client before was asked already."""
+        """Ask the user what a session that was taken up waits for, though the client before was asked it already."""
         inputs = session.server.get("inputs")
         for content in inputs if isinstance(inputs, list) else []:
             if isinstance(content, dict) and type(content.get("input_id")) is int:
@@ -243,7 +243,8 @@ class _Iopub:
     """The screen of one batch of events: messages, each with the request that caused it as parent. Text of a cell and
     stream is gathered until something else comes.
 
-    ``session`` None is another time's or another session's output: only what can be seen. ``event`` is the present one.
+    ``session`` is None for output of another time or another session: only what can be seen is published. ``event`` is
+    the present event.
     """
 
     __slots__ = ("_known", "_publisher", "_session", "event")
@@ -301,7 +302,7 @@ class _Iopub:
         self._publisher.message(event.get("request"), kind, content, topic=topic, **more)
 
     def other(self, event: Event) -> None:
-        """An event that is no output; not one of another time, or of a session that is another's."""
+        """An event that is no output. It is ignored if it is of another time or another session."""
         aside = _ASIDE.get(event["type"])
         if aside is not None and self._session is not None and self._known.rendering.admit(event.get("request")):
             self.flush()
@@ -416,7 +417,7 @@ def _is_long(text: Any) -> bool:
 
 
 def _string(text: str) -> bytes:
-    """A long text as JSON: where nothing in it but ends of lines needs an escape, at three times the encoder's pace."""
+    """A long text as JSON; three times as fast as the encoder if only ends of lines need an escape."""
     data = text.encode("utf-8", "replace")
     escaped = data.replace(b"\n", b"\\n")
     if len(data) - len(data.translate(None, _ESCAPED)) == len(escaped) - len(data):

@@ -160,7 +160,7 @@ class FlameKernel(Kernel):
 
     @execution_count.setter
     def execution_count(self, value: int) -> None:
-        """The base class counts too; its figure is not wanted."""
+        """Does nothing: the base class counts too, and its number is not used."""
 
     @default("help_links")
     def _default_help_links(self) -> list[dict[str, str]]:
@@ -175,14 +175,14 @@ class FlameKernel(Kernel):
     async def shell_main(
         self, subshell_id: str | None, msg: Any, header: Mapping[str, Any] = EMPTY, code: str = ""
     ) -> None:
-        """A message of a shell, whose turn it decides."""
+        """Handle a message of a shell when its turn comes."""
         self._first_tab.heard(str(header.get("msg_type")))
         if header.get("msg_type") == "execute_request":
             self._tell_of_output(header, code)
         await self._dispatch.handle(self.dispatch_shell, subshell_id, msg, header, code)
 
     def _tell_of_output(self, header: Mapping[str, Any], code: str) -> None:
-        """In the first cell of a page that was opened again, while it may still wait for one of the page before."""
+        """Tell the first cell of a page that was opened again what was missed; before its turn, which may come late."""
         text = self._clients.note(str(header.get("session")))
         if text and not code.startswith(("%flame replay", "%flame attach")):
             self._send_iopub("stream", {"name": "stdout", "text": text}, {"header": header}, topic="stream.stdout")
@@ -214,7 +214,7 @@ class FlameKernel(Kernel):
     # -- cells -------------------------------------------------------------------------------------------------------
 
     async def execute_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """As ipykernel's; a Stop that comes as soon as a front end sees the cell begin is one for it."""
+        """As ipykernel's; a Stop counts for the cell as soon as a front end sees the cell begin."""
         with self._waits.cell():
             await super().execute_request(stream, ident, parent)
 
@@ -260,16 +260,16 @@ class FlameKernel(Kernel):
 
     @contextlib.contextmanager
     def _executing(self, cell: Execution) -> Iterator[None]:
-        """While an execute_request is open: all that knows of it, from its first message to its reply."""
+        """A context for an open execute_request: all parts that keep something for it are told of its begin and end."""
         with self._dispatch.running(cell.parent):
-            # A silent one, and a command that has overtaken a cell, take no output that has no parent.
+            # Output without a parent never goes to a silent one, nor to a command that has overtaken a cell.
             is_cell = not (cell.silent or overtakes())
             self._publisher.remember(cell.request_id, cell.parent, self._parent_ident["shell"], cell=is_cell)
             if is_cell:
                 self._clients.began(cell.request_id, cell.parent["header"].get("session", ""))
             self._first_tab.cell_begins()
             if cell.counts:
-                # While the far side is at work already, but before anybody can ask for it.
+                # Called when the far side is at work already, but before anybody can ask for the history.
                 cell.remember = self._history.storing(cell.count, without_key(cell.code))
             try:
                 yield
@@ -325,8 +325,8 @@ class FlameKernel(Kernel):
         return dict(content, status="error", execution_count=cell.shown_count, user_expressions={}, payload=[])
 
     async def _route(self, execution: Execution, code: str) -> tuple[FarSide | None, str, dict[str, Any]]:
-        """Where a cell with this code goes, and what is left of it when its ``%flame`` lines are done, and how that
-        runs: see ``Session.execute``; or nowhere, and the reply of the cell that the last of them has followed."""
+        """Carry out the ``%flame`` lines of a cell. Returns the side on which the rest runs, the rest, and how it runs
+        (see ``Session.execute``). If nothing is left to run: None, "", and fields of the reply."""
         request_id, lines = execution.request_id, code.split("\n")
         if lines[0].strip() == LOCAL:
             return self._sides.get_local(), "\n".join(lines[1:]), {}

@@ -115,7 +115,8 @@ class Outgoing(IOPubThread):
         return self._stopped or now - self._stuck_since > GIVE_UP
 
     def _send_to_others(self, msg: _Message) -> None:
-        """ZeroMQ drops it for whoever is full, and sends that one nothing until it takes something again."""
+        """Send a message to the front ends that take it. ZeroMQ drops it for the others, and sends those nothing until
+        they take something again."""
         self.socket.setsockopt(zmq.XPUB_NODROP, 0)
         try:
             self.socket.send_multipart(msg, zmq.DONTWAIT, copy=False)
@@ -160,6 +161,6 @@ def _is_idle(msg: _Message) -> bool:
 
 
 def prepare(socket: Any) -> None:
-    """Set a socket of type XPUB up for it, before it is bound."""
+    """Set up an XPUB socket for `Outgoing`, before it is bound."""
     socket.setsockopt(zmq.SNDHWM, FEW)
     socket.setsockopt(zmq.XPUB_NODROP, 1)

@@ -41,8 +41,12 @@ MOST_CELLS = 10**8
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """The cell in which an order stands: its request id, its front end, how the user can be asked something, what is to
-    be called before it follows a cell of the far side, and with whether it is about to change where cells run."""
+    """The cell in which a command stands: its request and its front end.
+
+    ask         asks the user something
+    on_follow   called before it follows a cell of the far side
+    moves       called with whether it is about to change where cells run
+    """
 
     request_id: str
     front: str
@@ -65,7 +69,7 @@ class _Found:
 
 
 class Sessions:
-    """Carries out those orders, each by the method of its name.
+    """Carries out those commands, each by the method of its name.
 
     load      ``load(name_or_location, ask, **settings)``: the Target; may ask the user, and so is called on a thread
     say       ``say(cell, text)``: words in the output of a cell
@@ -97,8 +101,8 @@ class Sessions:
         self._usual = usual
         self._cautioned: Session | None = None
         self._last = memory.read()  # where the process before this one ran its cells, until this one does
-        self._is_elsewhere = False  # that could not be, and no cell has run since
-        self._now: Connection | None = None  # the one that this process has asked for
+        self._is_elsewhere = False  # there was no way back there, and no cell has run since
+        self._now: Connection | None = None  # the connection that this process has asked for
         self._known = [self._last] if self._last is not None else []  # connections of this kernel, the newest last
 
     def caution(self, request_id: str, session: Session) -> None:
@@ -109,7 +113,7 @@ class Sessions:
                 self._publisher.stream(request_id, "stderr", f"{warning(sentence)}\n")
 
     async def _change(self, cell: Cell, load: Callable[[Ask], Target], attach: str | None = None) -> Session:
-        """Go to the server that ``load`` gives: asked on a thread, where the user can be asked for its key too."""
+        """Go to the server that ``load`` gives; it is called on a thread, because it may ask the user for a key."""
         begun: list[Future[Session]] = []
         stopped, group = False, self._far.group
 
@@ -136,8 +140,8 @@ class Sessions:
     # -- the way back ------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Turn to where cells run first: where the last ones did, in the process before this one; or to where they run
-        without that."""
+        """Set where cells run first: where the last ones ran in the process before this one; without such, at the usual
+        target."""
         last = self._last
         try:
             where = self._usual() if last is None else last.where
@@ -150,10 +154,10 @@ class Sessions:
             self._far.turn_to(Target(), e)
 
     async def before_cell(self, cell: Cell, seen: bool) -> None:
-        """What is to be done before a cell goes to the far side, for the first one after a restart: go back to where
-        the last one ran. Where that cannot be, FlameError says so, and the cell does not run.
+        """Before the first cell after a restart, go back to where the last one ran. Raises FlameError if that cannot
+        be; the cell does not run then.
 
-        ``seen``: somebody reads what is said here. What an editor sends by itself does not run elsewhere either.
+        ``seen``: the user reads what is said here. A cell that an editor sends by itself does not run elsewhere either.
         """
         last = self._last
         if last is None:
@@ -175,7 +179,7 @@ class Sessions:
             self._say(cell, f"[restarted; back where cells ran before]\n{self._far.words()}")
 
     async def _return(self, cell: Cell, last: Connection) -> Session:
-        """The session there: the one that has been opened meanwhile, or one for which the user has to be asked."""
+        """The session there: the one opened meanwhile, or a new one if the user has to be asked for something first."""
         try:
             session = await self._waits.until(self._far.session(True))
         except (TargetError, CannotConnect) as error:
@@ -186,7 +190,7 @@ class Sessions:
         return session
 
     def _give_up(self, last: Connection) -> None:
-        """The cells that follow run where they would have without the connection before."""
+        """Let the cells that follow run where they would run without the connection of the process before."""
         self._last, self._is_elsewhere = None, True
         self.begin()
 
@@ -328,8 +332,8 @@ class Sessions:
         return f"{why}; at {target.location} there are: {names}"
 
     def _elsewhere(self, name: str, present: Location | None) -> tuple[list[_Found], list[str], list[str]]:
-        """Those that have it of the servers that are not the present one, the names of those that have not, and why
-        others were not asked. Blocks."""
+        """Look for a session on all known servers but the present one. Returns where it is, the names of the servers
+        that do not have it, and why others were not asked. Blocks."""
         found: list[_Found] = []
         asked, unasked = [], []
         seen = {present}
@@ -395,7 +399,7 @@ class Sessions:
                 await self._waits.until(session.request("comm_announce"))
 
     async def _count(self, session: Session) -> None:
-        """The number of the next cell, where others have run there already."""
+        """Number the next cell after those that have run in the session already."""
         for one in await self.cells(session):
             self._counted(one.get("count"))
 

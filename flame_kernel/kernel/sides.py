@@ -90,7 +90,7 @@ async def answered(interrupts: list[Future[Any]]) -> None:
 class LinkStatus:
     """A line in a running cell's output that tells what is wrong with the link, as long as something is.
 
-    It is of one far side; ``running`` tells the requests of the cells that wait for it, the newest last.
+    It is for one far side; ``running`` returns the requests of the cells that run there, the newest last.
 
     ``say`` is called on threads of the link, ``cell_ended`` on the kernel's.
     """

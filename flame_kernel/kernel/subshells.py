@@ -55,10 +55,10 @@ class Subshells:
     # -- in place of the thread
 
     def start(self) -> None:
-        """There is no thread."""
+        """Does nothing: there is no thread."""
 
     def is_alive(self) -> bool:
-        """Does nothing: there is no thread to stop."""
+        """False: there is no thread to stop."""
         return False
 
     @property
@@ -116,5 +116,5 @@ class Subshells:
     def _get(self, subshell_id: str | None) -> _Shell:
         try:
             return self._shells[subshell_id]
-        except (KeyError, TypeError):  # the latter of what is no name at all
+        except (KeyError, TypeError):  # a TypeError if the id is not even hashable
             raise UnknownSubshellError(str(subshell_id)) from None

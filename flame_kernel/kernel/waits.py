@@ -59,8 +59,8 @@ class Waits:
                     cell.waiting.set_result(None)
 
     def begin(self, work: Callable[[], T]) -> T:
-        """Call ``work()``, which passes the cell to where it can be stopped in another way, and does not wait: a Stop
-        comes either before it, and Stopped is raised, or after it."""
+        """Call ``work()``, which must not wait, and passes the cell to where it can be stopped in another way. A Stop
+        comes either before it, which raises Stopped, or after it."""
         with self._lock:
             _check(self._current.get())
             return work()

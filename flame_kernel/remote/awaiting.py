@@ -78,5 +78,5 @@ async def awaited(one: Any, *steps: Step) -> Any:
         try:
             raise error
         finally:
-            del error  # a circle through the traceback
+            del error  # else a reference cycle through the traceback
     return value

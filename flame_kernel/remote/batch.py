@@ -130,12 +130,12 @@ def _send(calls: Calls, waiting: Sequence[tuple[dict[str, Any], Sequence[Any], s
                     reply = calls.session.request("object", request_id, buffers=parts, batch=batch, **request)
                     sent.append((request_id, reply, mode, future))
                     reply.add_done_callback(lambda done: told.put(None))
-            except BaseException:  # Ctrl-C, mostly; it goes on, and nothing of it is sent
+            except BaseException:  # Ctrl-C, mostly; raised again, and nothing of the batch is sent
                 _stop(calls, sent)
                 raise
         for _ in sent:
             next_of(told)
-    except BaseException as error:  # raised again, whatever it is; who waits for one of these waits no longer
+    except BaseException as error:  # raised again, whatever it is; the open futures get it too
         _stop(calls, sent)
         for *_, future in wanted:
             if not future.done():

@@ -124,8 +124,8 @@ _MARK = "__flame_requires__"
 def require(*needed: str | Callable[..., Any]) -> Callable[[F], F]:
     """Decorator for a function that is sent to a far side: ``@flame.require("numpy", "os.path", helper)``.
 
-    Modules are imported there before it runs, and bound to their first names; functions and classes are sent along. A
-    module that is missing there is a ModuleNotFoundError of the call.
+    Modules are imported there before it runs, and bound to their first names; functions and classes are sent along. If
+    a module is missing there, the call raises ModuleNotFoundError.
     """
     for one in needed:
         is_module = isinstance(one, str) and all(part.isidentifier() for part in one.split("."))

@@ -63,7 +63,7 @@ class Calls:
     session   the session
     stand_in  makes a stand-in from the description of a remote object: ``stand_in(calls, description)``
     reference returns the id of a stand-in, or None for anything else
-    sink      takes the output of requests that nobody waits for; called on the events thread
+    show      an attribute: takes output that is not text; None: such output is dropped
 
     ``timeout`` is in seconds for a call; None: no limit. ``allow_stdin`` says whether ``input()`` on the far side may
     ask here; None: if a user is there to answer.
@@ -167,8 +167,8 @@ class Calls:
         """Evaluate a chain on the far side (see ``agent/remote/objects.py``); return the value, or a stand-in for it.
 
         ``timeout=`` overrides ``self.timeout``; ``begun=`` is called with a function that interrupts the request.
-        Raises the far side's exception (a RemoteError that is also of the same
-        built-in class), CannotTravel, ObjectGone, CallTimeout, SessionGone, KeyboardInterrupt.
+        Raises the far side's exception (a RemoteError that is also of the same built-in class), CannotTravel,
+        ObjectGone, CallTimeout, SessionGone, KeyboardInterrupt.
         """
         timeout, begun = options.pop("timeout", self.timeout), options.pop("begun", None)
         handed = None if mode == "none" and root[0] == "names" else Handed(self.sent)

@@ -236,7 +236,7 @@ class _Shown(Foreground):
         self._far.write(name, text)
 
     def error(self, content: dict[str, Any]) -> None:
-        """Nothing: it is raised."""
+        """Does nothing: the error is raised."""
 
 
 def tried(remote: Any, code: str, seconds: float | None) -> None:

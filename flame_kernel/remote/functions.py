@@ -26,8 +26,9 @@ from .callbacks import CalledBack, Handed, is_iterator, name_of
 from .records import class_key
 
 _LRU = type(functools.lru_cache(maxsize=1)(lambda: None))
-# What a function may use without that being a table, see `Shipment._goes_alone`.
+# Containers that are made there before the functions that they hold, see `Shipment._variable`.
 _CONTAINERS = frozenset({dict, list, set})
+# A function that uses nothing else counts as one that changes nothing here, see `Shipment._goes_alone`.
 _UNCHANGED = (*source.IMMUTABLE, *source.MADE, types.FunctionType, type)
 
 Reference = Any
@@ -356,7 +357,7 @@ class Shipment:
         known = self._spaces[number]["names"]
         for name in sorted(names):
             if name in space and name not in ("__name__", "__builtins__"):
-                if issubclass(type(space[name]), types.ModuleType):  # no stand-in for one
+                if issubclass(type(space[name]), types.ModuleType):  # isinstance is also true of a stand-in
                     item["modules"] += source.submodules(space[name], source.attributes(code))
                 if name not in known:
                     known[name] = None

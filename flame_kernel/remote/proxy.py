@@ -98,8 +98,8 @@ class RemoteObject(metaclass=_Meta):
     # -- our own methods ---------------------------------------------------------------------------------------------
 
     def fetch(self, *, device: str | None = None) -> Any:
-        """The value itself, however large; CannotTravel if it is not plain data and there is no ``trust=True``."""
-        with tensors.on(device):  # else tensors come to where they were
+        """The value itself, however large; tensors on ``device``. CannotTravel if not plain data, without trust."""
+        with tensors.on(device):  # None: on the device that they were on
             return self._flame_calls.perform(self._flame_root, self._flame_steps, "value")
 
     def ref(self) -> RemoteObject:

@@ -103,7 +103,7 @@ except Exception as error:
 
 @dataclass(frozen=True)
 class Ignited:
-    """A process with Flame: its location, Python version, program name, and whether we supplied Pyro4."""
+    """A process with Flame: its port on loopback, Python version, program name, and whether we supplied Pyro4."""
 
     port: int
     python: str
@@ -112,7 +112,10 @@ class Ignited:
 
 
 def ignite(pid: int, key: str, patience: float = PATIENCE, force: bool = False) -> Ignited:
-    """Start Flame in process ``pid``, on loopback, with ``key``; with ``force`` even if all its threads compute."""
+    """Start Flame in process ``pid``, on loopback, with ``key``. ``patience`` is in seconds.
+
+    With ``force`` it is tried even if all threads of the process compute, which may end it.
+    """
     request = {
         "do": "ignite",
         "key": key,

@@ -67,7 +67,7 @@ class Amount:
             self._batch = max(self._batch // 2, SMALL // 2)
 
     def whole(self, result: dict[str, Any], buffers: Sequence[Any]) -> tuple[list[Any], Sequence[Any]]:
-        """The events of an answer with their buffers, as they cross; none while pieces are missing. Raises WireError,
+        """The events of an answer, still encoded, and their buffers; none while pieces are missing. Raises WireError,
         UnsafeAnswer."""
         piece = result.get("piece")
         if piece is None:

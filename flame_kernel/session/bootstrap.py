@@ -80,7 +80,7 @@ def in_order(sources: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """``(dotted name, text)`` of the files of a folder and of those in it. Its doors hold no code, and stay here."""
+    """``(dotted name, text)`` of the files of a folder and its subfolders, without ``__init__.py``: it has no code."""
     for path in folder.iterdir():
         if path.is_dir() and path.name != "__pycache__":
             yield from _files(path, f"{prefix}{path.name}.")

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 # Threads for turns that are kept while there is a session: a program that is ending can start no new ones.
 KEPT = 2
-# So many are started at once; one more only if turns that are due have waited for STALLED seconds.
+# Up to FEW threads are started at once; one more only if turns that are due have waited for STALLED seconds.
 FEW, STALLED = 4, 0.01
 # Seconds after which a thread beyond KEPT ends, if there is nothing to do.
 LINGER = 0.2
@@ -55,7 +55,7 @@ class Task:
         self.state = "waiting"  # … due, running
         self.why = WOKEN
         self.is_woken = False  # while its turn ran
-        self.number = 0  # of its waits: an older one's time is none of its concern
+        self.number = 0  # of its present wait: the times of earlier waits are ignored
         self.socket: socket.socket | None = None
         self.thread: int | None = None
 
@@ -95,7 +95,7 @@ class IoThreads:
         self._stalled: float | None = None  # since when turns are due and nobody is free
         self._threads: list[threading.Thread] = []
         self._count = 0
-        self._idle: list[threading.Lock] = []  # what the threads wait for that have nothing to do; the latest last
+        self._idle: list[threading.Lock] = []  # wake the threads that have nothing to do; the latest last
         self._stays = False  # a thread waits for the socket of its last task
         self._users = 0
         self._is_over = False
@@ -133,7 +133,7 @@ class IoThreads:
                 self._note_time(task, seconds)
 
     def _note_time(self, task: Task, seconds: float) -> None:
-        """Its next turn is in so many seconds, unless one happens before; called with the lock."""
+        """The task's next turn is in so many seconds, unless one happens before; called with the lock."""
         at = time.monotonic() + seconds
         if len(self._times) > self._most_times:  # most of them are of waits that are over
             self._times = [one for one in self._times if one[2].number == one[3]]
@@ -143,7 +143,7 @@ class IoThreads:
         self._call(at)
 
     def _make_due(self, task: Task, why: str) -> None:
-        """Its wait is over; called with the lock."""
+        """The task's wait is over; called with the lock."""
         if task.socket is not None:
             with contextlib.suppress(KeyError, ValueError, OSError):  # it was closed meanwhile
                 self._selector.unregister(task.socket)
@@ -164,16 +164,16 @@ class IoThreads:
         thread = threading.Thread(target=self._work, args=(is_kept,), name="flame-io-turns", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the program ends: those that there are do it
+        except RuntimeError:  # the program ends: the existing threads do the work
             self._count -= 1
         else:
             self._threads = [one for one in self._threads if one.is_alive()] + [thread]
 
     def _call(self, at: float) -> None:
-        """The waiting thread must look at ``at`` at the latest."""
+        """Make the waiting thread look again when the monotonic clock says ``at``, or before."""
         if at < self._until:
             self._until = at
-            with contextlib.suppress(BlockingIOError):  # it is full: then it is heard anyway
+            with contextlib.suppress(BlockingIOError):  # its buffer is full, so the thread wakes anyway
                 self._mouth.send(b"!")
 
     # -- threads for turns ---------------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ class IoThreads:
                     return None
 
     def _stay(self, task: Task, wait: Wait) -> bool:
-        """Wait for a moment for the socket; whether there is something to read. Not if other turns are due."""
+        """Wait for the socket for a moment, unless other turns are due. Returns whether there is something to read."""
         with self._lock:
             if wait.socket is None or self._stays or self._due or task.is_woken or self._is_over:
                 return False
@@ -298,7 +298,7 @@ class IoThreads:
             self._mouth.close()
 
     def _look(self, now: float) -> None:
-        """The tasks whose time has come; called with the lock."""
+        """Make tasks due whose time has come; start a thread if due turns wait too long. Called with the lock."""
         while self._times and (self._times[0][0] <= now or self._times[0][2].number != self._times[0][3]):
             _, _, task, number = heapq.heappop(self._times)
             if task.number == number and task.state == "waiting" and not task.over.is_set():

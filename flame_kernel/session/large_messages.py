@@ -71,8 +71,11 @@ def _unsafe(connection: Connection, what: str) -> UnsafeAnswer:
 
 
 def execute(connection: Connection, source: str, again: Callable[[], Connection]) -> Connection:
-    """Have Flame execute ``source``, in parts where the server takes no message of that size, as is asked when it has
-    ended the connection; ``again`` makes another one. The connection that is good."""
+    """Have Flame execute ``source``. Returns the connection to use from now on.
+
+    If the server ends the connection, ``again`` makes another one, and the server is asked for its limit on messages;
+    if ``source`` is larger, it is sent in parts.
+    """
     try:
         connection.call("execute", source)
         return connection

@@ -25,7 +25,7 @@ class Line:
         self.name = name
         self.connection = connection
         self.ahead = ahead
-        self.asked: float | None = None  # monotonic, when what is not answered yet was asked
+        self.asked: float | None = None  # when the request that is not answered yet was sent (monotonic)
         self.patience = SILENT  # seconds in which its answer is due
         self.lost_at = 0  # how often lines had been mended when this one broke last
         # Since when something is known to be on its way here, and the bytes that had come until then.

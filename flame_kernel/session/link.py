@@ -55,7 +55,7 @@ REFUSALS = 3
 OPENINGS = 5
 # The oldest Python on which the agent runs.
 OLDEST = [3, 6]
-# What is sent with a handshake, and the seconds after which a server that has not answered it is asked the slow way.
+# What is sent with a handshake; if a server does not answer it within so many seconds, we connect again without it.
 HELLO = {"op": "hello"}
 SWALLOWED = 5.0
 Answer = tuple[Any, Sequence[Any]]
@@ -65,9 +65,9 @@ class Link:
     """The lines to the server of ``target``. The constructor connects the line *calls*; it raises CannotConnect,
     TargetError.
 
-    for_session a session is to be opened: what that begins with goes with the handshake, and the line that is added
-                first is dialled meanwhile
-    on_trouble  called with a Outage when there is one, again now and then while it lasts, and with None when it is
+    for_session a session will be opened: its first request is sent with the handshake, and the connection of the
+                second line is made meanwhile
+    on_trouble  called with an Outage when there is one, again now and then while it lasts, and with None when it is
                 over; on any thread of the link's users or its own
     on_end      called once, when the link is lost for good, with the reason
     is_wanted   whether somebody waits for an answer: only then is a silent server looked for
@@ -184,7 +184,7 @@ class Link:
         return Connection(self.target)
 
     def _greet(self, on_dialled: Callable[[], None] = lambda: None) -> tuple[Connection, Ahead | None]:
-        """Connect, and say HELLO in the same breath where the server bears it; that is then the next exchange."""
+        """Connect, and send HELLO with the handshake unless the server failed on that; the next exchange is for it."""
         self.target = found(self.target)
         if self._with_hello:
             n = self.number()
@@ -194,7 +194,7 @@ class Link:
             except CannotConnect as e:
                 if e.cause != "closed":
                     raise
-                self._with_hello = False  # perhaps it was that; and if not, the server's reason is heard now
+                self._with_hello = False  # perhaps HELLO was the cause; if not, connecting without it shows the cause
             else:
                 hear = connection.hear_first
                 assert hear is not None

@@ -13,7 +13,9 @@ Reply = dict[str, Any]
 
 
 class Request:
-    """A request without a reply. ``state``: queued (not sent), sent, unknown (its answer was lost) or begun (there).
+    """A request whose reply has not come.
+
+    ``state`` is queued (not sent), sent, unknown (its answer was lost) or begun (there).
 
     ``shape`` names the form that its reply must have: the kind, and for objects what is asked.
     """

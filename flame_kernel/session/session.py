@@ -297,7 +297,7 @@ class Session:
 
     @functools.cached_property
     def hash(self) -> str:
-        """The keyed hash that is fastest for both sides, of what crosses a connection that is taken over."""
+        """The name of the keyed hash for data on a taken-over connection: the one that is fastest for both sides."""
         return str(seals.fastest(self.server.get("hashes") or {}))
 
     def together(self) -> contextlib.AbstractContextManager[None]:
@@ -386,7 +386,7 @@ class Session:
         return any(one.kind in CELLS for one in list(self._pending.values()))
 
     def _give_sign(self) -> None:
-        """The link has heard nothing for a while, and a cell runs."""
+        """Ask for a sign of life: the link has heard nothing for a while, and a cell runs."""
         if self._sending.is_idle:
             sign = Call({"op": "hello", "session": self.session_id})
             sign.future.add_done_callback(self._signed)
@@ -433,7 +433,7 @@ class Session:
                     self.ready.set_result(event["content"])
 
     def _serve(self, event: Event) -> None:
-        """Pass on a question of the far side's to who answers it, or say that nobody does."""
+        """Pass a question of the far side to the service for it, or answer that there is none."""
         answer = self.services.get(event["type"])
         if answer is not None:
             answer(event)

@@ -78,7 +78,7 @@ def next_of(told: queue.SimpleQueue[T], deadline: float | None = None) -> T:
 
 
 def without_our_frames(stopped: KeyboardInterrupt) -> KeyboardInterrupt:
-    """``stopped``, of which IPython will show the user's own frames, and none of ours or of what we wait by."""
+    """``stopped``, changed so that IPython shows only the user's frames, not ours or those that ours call."""
 
     def lines() -> list[str]:
         steps, step, where = [], stopped.__traceback__, None

@@ -42,7 +42,7 @@ class Watched(Protocol):
 
 
 class Watch:
-    """The arguments are those of `Link`. ``trouble`` is what is wrong, ``heard`` when the server was heard last."""
+    """The arguments are those of `Link`. ``trouble`` is what is wrong, ``heard`` when the server last sent."""
 
     def __init__(
         self,
