@@ -139,7 +139,9 @@ class Commands:
     def _tried(self, line: Line, below: list[str]) -> tuple[list[str], dict[str, Any]]:
         """What a ``%flame try`` line, and the cell below it, run."""
         if self._far.group is not None:
-            raise FlameError("%flame try is for one host, and cells run on a group here; connect to one of it first")
+            raise FlameError(
+                "%flame try is for one host, and cells run on a group here; connect to one of its hosts first"
+            )
         if any(_is_ours(one) for one in below):
             raise FlameError("%flame try must be the last %flame line of its cell: the code below is tried")
         code = [one for one in (line["code"], "\n".join(below)) if one.strip()]

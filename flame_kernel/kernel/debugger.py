@@ -68,7 +68,9 @@ class Debugger:
 
     async def _ask(self, message: dict[str, Any], ident: Any, parent: dict[str, Any]) -> dict[str, Any]:
         if self._far.group is not None:
-            return _failure(message, "the debugger is for one host, and cells run on a group; connect to one of it")
+            return _failure(
+                message, "the debugger is for one host, and cells run on a group; connect to one of its hosts"
+            )
         # Shielded: giving up here must not cancel the connection that a cell waits for too.
         opening = asyncio.shield(asyncio.wrap_future(self._far.session()))
         session = await asyncio.wait_for(opening, PATIENCE)

@@ -293,7 +293,7 @@ class Groups:
             self._under_way.discard(following)
         back, self._back[:] = [label for label in self._back if label in chosen.labels], []
         if back:
-            words = f"[{folding.names(back)}: there again, in a new session: names of before are lost]\n"
+            words = f"[{folding.names(back)}: back, in a new session: its earlier variables are lost]\n"
             screen.text("stderr", words)
         if results is None:
             return screen.error("KeyboardInterrupt", "", ["KeyboardInterrupt"])

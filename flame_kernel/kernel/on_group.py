@@ -62,8 +62,8 @@ class OnGroup:
         if do is None or any(line.values.get(name) for name in ("every", "end", "live")):
             what = "a live view" if do is not None else f"%flame {line.name}"
             raise FlameError(
-                f"{what} is for one host, and cells run on the group {self._far.target.name}; connect to one of it "
-                f"(%flame connect {self._far.group.labels[0]})"
+                f"{what} is for one host, and cells run on the group {self._far.target.name}; connect to one of its "
+                f"hosts (%flame connect {self._far.group.labels[0]})"
             )
         found: Callable[[Any, Line], Any] = do
         return found

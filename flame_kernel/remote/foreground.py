@@ -183,7 +183,7 @@ class Foreground(Terminal):
     def _press(self, request_id: str) -> None:
         self.presses += 1
         if self._leaves and self.presses == LAST_PRESS:
-            raise Left("it does not stop and is no longer waited for")
+            raise Left("it does not stop; no longer waiting for it")
         self._far.session.interrupt(request_id)
 
     # -- showing -----------------------------------------------------------------------------------------------------

@@ -140,9 +140,7 @@ class Authority:
 
         path = self.folder / f"{file}.pem"
         if path.exists() and not replace:
-            raise TargetError(
-                f"{path} is there already; say that it shall be replaced, or choose another name or folder"
-            )
+            raise TargetError(f"{path} exists already; choose to replace it, or another name or folder")
         ca, ca_key = self._load()
         key = _new_key()
         built = (

@@ -201,7 +201,9 @@ def _converse(process: socket.socket, pid: int, request: dict[str, Any], seconds
                 process.sendall(_LENGTH.pack(len(data)) + data)
             return dict(json.loads(_read(process, _LENGTH.unpack(_read(process, _LENGTH.size))[0])))
         except (OSError, EOFError, ValueError) as error:
-            raise IgniteError(f"process {pid} began, and did not end it: {str(error) or 'it went away'}") from error
+            raise IgniteError(
+                f"process {pid} began the request but did not finish it: {str(error) or 'it went away'}"
+            ) from error
 
 
 def _see_off(helper: subprocess.Popen[str]) -> None:

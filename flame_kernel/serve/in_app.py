@@ -101,9 +101,7 @@ def _plan_for(where: dict[str, Any], harden: bool) -> Plan:
 def _plan_of(daemon: Any, harden: bool, where: dict[str, Any]) -> Plan:
     """The Plan that describes the app's own daemon; TargetError if Flame must not be served there."""
     if where:
-        raise TargetError(
-            f"{', '.join(where)} cannot be chosen for a daemon that is there already; leave them or it out"
-        )
+        raise TargetError(f"{', '.join(where)} cannot be set for an existing daemon; leave them out, or the daemon")
     server = getattr(daemon, "transportServer", None)
     if server is None:
         raise TargetError("this is not a listening Pyro4 daemon; give one, or leave it out to have one made")

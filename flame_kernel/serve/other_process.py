@@ -177,7 +177,7 @@ def asleep(pid: int) -> int:
             if since and _sleep(pid, thread) == since:
                 return thread
     raise IgniteError(
-        f"process {pid} computes in all of its threads, and cannot be stopped safely; try again, or say --force"
+        f"process {pid} computes in all of its threads, and cannot be stopped safely; try again, or add --force"
     )
 
 

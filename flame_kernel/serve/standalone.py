@@ -85,7 +85,7 @@ def run(plan: Plan, key_file: Path | None = None, python: str = sys.executable) 
     key = KeyFile.get(key_file)
     port = plan.port or _PORT
     protection = "TLS and a key" if plan.tls else "a key"
-    hardened = "; clients without it are cut" if plan.harden else ""
+    hardened = "; clients without it are disconnected" if plan.harden else ""
     told = {
         "program": _PROGRAM,
         "settings": plan.settings,

@@ -47,4 +47,6 @@ def test_cells_stops_and_memory(kernel: Kernel) -> None:
         kernel.interrupt()
     assert kernel.wait(run).error is not None
     assert kernel.execute("1 + 1").result == "2"
-    assert "tells nothing of its memory; %flame top shows" in str(kernel.execute("%flame memory --types").error)
+    assert "gives no information about its memory; %flame top shows" in str(
+        kernel.execute("%flame memory --types").error
+    )

@@ -94,12 +94,20 @@ REFUSED = [
     ("plain", "def plain(y=1, x=2, *rest, key=2, **more): pass", "its parameters are in another order"),
     ("plain", "def plain(x, y=1, *rest, key=2, new, **more): pass", "the new parameter new needs a default"),
     ("plain", "def plain(x, y=1, *rest, y2=1, **more): pass", "the signature must stay: key is missing"),
-    ("plain", "async def plain(x, y=1, *rest, key=2, **more): pass", "is a coroutine (async def) now, and was none"),
-    ("plain", "def plain(x, y=1, *rest, key=2, **more): yield", "is a generator (it has yield) now, and was none"),
-    ("noted", "def noted(x: str) -> str:\n    return x", "the annotation of x is another one"),
+    (
+        "plain",
+        "async def plain(x, y=1, *rest, key=2, **more): pass",
+        "is a coroutine (async def) now, but was not before",
+    ),
+    (
+        "plain",
+        "def plain(x, y=1, *rest, key=2, **more): yield",
+        "is a generator (it has yield) now, but was not before",
+    ),
+    ("noted", "def noted(x: str) -> str:\n    return x", "the annotation of x has changed"),
     ("decorated", "def decorated(x): pass", "the decorators of fixed_app.decorated stay as they are"),
     ("Thing.no_super", "def no_super(self): return super().who()", "write super(Thing, self)"),
-    ("coroutine", "def coroutine(x): pass", "was a coroutine (async def), and is none now"),
+    ("coroutine", "def coroutine(x): pass", "was a coroutine (async def), but is not any more"),
     ("plain", "def plain(x, y=1 // 0, *rest, key=2, **more): pass", "a default of a parameter cannot be made there"),
 ]
 

@@ -42,7 +42,7 @@ def test_what_it_shows_and_would_change(site: Site) -> None:
     )
     run = ok(k.execute("%flame try\nimport asyncio\nawait asyncio.sleep(0.001)\nlen(data)"))
     assert run.result == "2"
-    assert run.stdout.endswith("Thrown away. Nothing would have changed in the names that it mentions.\n")
+    assert run.stdout.endswith("Thrown away. It would have changed none of the names that it mentions.\n")
 
 
 def test_errors_and_the_end_of_the_copy(site: Site) -> None:

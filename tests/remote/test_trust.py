@@ -167,7 +167,7 @@ def test_another_minor_version(flame_server: Callable[..., FlameServer], oldest_
         assert round_trip(remote, [Own(1), Own([2])]) == [Own(1), Own([2])]
         remote.execute("class C: pass\nc = C()\nf = lambda: 1")
         for name in "cf":
-            with pytest.raises(CannotTravel, match=r"cloudpickle takes it along between equal Pythons") as caught:
+            with pytest.raises(CannotTravel, match=r"cloudpickle could send it between equal Pythons") as caught:
                 remote.pull([name])
             assert "trust" not in str(caught.value)
 

@@ -130,7 +130,7 @@ def test_a_main_thread_that_computes(plain: Callable[..., PlainApp]) -> None:
 def test_a_process_that_does_nothing_but_compute(plain: Callable[..., PlainApp]) -> None:
     app = plain(None, "no thread")
     app.send("compute()")
-    assert "computes in all of its threads, and cannot be stopped safely; try again, or say --force" in refused(app.pid)
+    assert "computes in all of its threads, and cannot be stopped safely; try again, or add --force" in refused(app.pid)
     fire = ignite.ignite(app.pid, KEY, force=True)  # it does not ask for memory
     with flame.connect(f"127.0.0.1:{fire.port}", key=KEY, shell="mini") as inside:
         inside.execute("import threading, ctypes; main = threading.main_thread().ident")

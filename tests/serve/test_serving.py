@@ -177,7 +177,7 @@ def test_mutual_tls(certificates: Path, tmp_path: Path) -> None:
     with contextlib.closing(
         Served("--host", "0.0.0.0", "--tls", certificates, "--key-file", key, cwd=tmp_path)
     ) as served:
-        assert "clients without it are cut" in served.said
+        assert "clients without it are disconnected" in served.said
         assert served.words[-4:] == ["--tls-ca", "ca.pem", "--tls-cert", "YOU.pem"]
         place = Location("127.0.0.1", Location.parse(served.words[2]).port)
         target = Target(place, read_key(key)[0], timeouts=Timeouts(connect=5))

@@ -212,7 +212,9 @@ class Debugger:
     def _on_pause(self, message, arguments):
         if self._tracer is not None and self._tracing.misses_cell():
             # It is not safe to switch on tracing from another thread.
-            return _failure(message, "the cell that runs was begun before the debugger: it stops as of the next one")
+            return _failure(
+                message, "the running cell began before the debugger was on: only later cells can be stopped"
+            )
         return None
 
     def _on_continue(self, message, arguments):
@@ -306,7 +308,10 @@ class Debugger:
         except FileExistsError:
             found = os.lstat(folder)
             if not stat.S_ISDIR(found.st_mode) or not _is_ours(found):
-                raise dap.NoDebugger("%s is not ours: remove it there, the debugger keeps cells in it" % folder)
+                raise dap.NoDebugger(
+                    "%s can be written to by others: remove it there; the debugger keeps the text of cells in it"
+                    % folder
+                )
             self._folder = folder
         except OSError as e:
             raise dap.NoDebugger("the debugger cannot keep the text of cells there: %s" % e)

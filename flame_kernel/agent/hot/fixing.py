@@ -257,7 +257,7 @@ def _differs(name, kind, note, after):
         return "%s is missing" % _named(kind, name)
     if after[name][0] != kind:
         return "%s was %s, and is %s" % (name, kind, after[name][0])
-    return "the annotation of %s is another one" % name if note not in (None, after[name][1]) else ""
+    return "the annotation of %s has changed" % name if note not in (None, after[name][1]) else ""
 
 
 def _check_added(new, before, optional):
@@ -267,7 +267,7 @@ def _check_added(new, before, optional):
     positional = [name for kind, name, _ in new if kind.startswith("positional")]
     added = [name for name in positional if name not in before]
     if added and positional[-len(added) :] != added:
-        raise Refused("the signature must stay: new parameters come behind the old ones")
+        raise Refused("the signature must stay: new parameters must come after the old ones")
 
 
 def _named(kind, name):
@@ -277,7 +277,11 @@ def _named(kind, name):
 def _check_kind(old, new, name):
     for flag, words in _FLAGS:
         if (old.co_flags ^ new.co_flags) & flag:
-            is_now = "is %s now, and was none" % words if new.co_flags & flag else "was %s, and is none now" % words
+            is_now = (
+                "is %s now, but was not before" % words
+                if new.co_flags & flag
+                else "was %s, but is not any more" % words
+            )
             raise Refused("%s %s: whoever calls it would not know" % (name, is_now))
 
 

@@ -62,7 +62,7 @@ class Memory:
             lines = _growth(now, self._before) if what == LOOK else []
             self._before = now
         elif what == LOOK:
-            raise ValueError("allocations are not being noted; %flame memory --start begins that")
+            raise ValueError("allocations are not being recorded; start that with %flame memory --start")
         if what == TYPES:
             kinds, count = _by_type()
         return dict(_state(begun), lines=lines, types=kinds, objects=count, holders=[])
@@ -76,7 +76,7 @@ class Memory:
 
     def _stop(self):
         if tracemalloc.is_tracing() and not self._ours:
-            raise ValueError("the program notes its allocations itself; that goes on")
+            raise ValueError("the program itself has tracemalloc on; it stays on")
         self.close()
 
     def close(self):
@@ -90,7 +90,7 @@ class Memory:
 def _check():
     """ValueError on a Python that tells nothing of its memory."""
     if tracemalloc is None:
-        words = "%s tells nothing of its memory; %%flame top shows what the process uses"
+        words = "%s gives no information about its memory; %%flame top shows what the process uses"
         raise ValueError(words % sys.implementation.name)
 
 

@@ -68,7 +68,9 @@ class Sampler:
         if not scope:
             scope = CELL if any(request for request, _ in (lanes() or {}).values()) else ALL
         if scope not in SCOPES or mode not in MODES:
-            raise ValueError("a profile is of %s, in %s" % (", ".join(SCOPES), ", ".join(MODES)))
+            raise ValueError(
+                "the scope of a profile is one of %s, its mode one of %s" % (", ".join(SCOPES), ", ".join(MODES))
+            )
         if not 1 <= rate <= MOST_RATE:
             raise ValueError("the rate is from 1 to %d samples a second" % MOST_RATE)
         if mode != WALL and not _clock_works():

@@ -42,10 +42,10 @@ def pickler(client, classes):
 
 def _base(same, client):
     """``(the pickler's class, a hint for values that it cannot pickle)``."""
-    install = " (cloudpickle would take it along, and is not installed %s)"
+    install = " (cloudpickle could send it, but is not installed %s)"
     if not same:
         told = ".".join(map(str, client.get("python", ()))) or "another one"
-        return pickle.Pickler, " (cloudpickle takes it along between equal Pythons: there %s, at the client %s)" % (
+        return pickle.Pickler, " (cloudpickle could send it between equal Pythons: there %s, at the client %s)" % (
             "%d.%d" % sys.version_info[:2],
             told,
         )

@@ -216,7 +216,7 @@ class Lane:
         """Put back essential functions that the cell has broken, and tell the user."""
         names, request = own.repair(), self.request
         if names and request is not None:
-            what = "%s did not work any more, and nothing works without: put back." % ", ".join(names)
+            what = "a cell replaced %s by something that does not work; the original is back." % ", ".join(names)
             self.host.tell(request["id"], what + "\n")
 
     def _end_if_forked(self, reply):

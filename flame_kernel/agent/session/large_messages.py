@@ -31,7 +31,7 @@ def take(request, data):
     kept = sockets.current().__dict__
     whole = kept.pop(_COMING, None) if request["at"] else bytearray()
     if whole is None or len(whole) != request["at"] or len(whole) + len(data) > LARGEST:
-        raise ValueError("a part that does not follow the one before, or is too much")
+        raise ValueError("a part that is out of order, or too large")
     whole += data
     if request["last"]:
         return bytes(whole)

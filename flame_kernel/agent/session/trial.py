@@ -288,7 +288,7 @@ class _Copy:
 
 def _told(lines, more):
     if not lines:
-        text = "Thrown away. Nothing would have changed in the names that it mentions.\n"
+        text = "Thrown away. It would have changed none of the names that it mentions.\n"
     else:
         text = "Thrown away. It would have changed:\n" + "".join("  %s\n" % line for line in lines)
     return text + ("  (what is deeper or more than 5000 values was not compared)\n" if more else "")

@@ -208,7 +208,7 @@ class IPythonShell:
                 except StopIteration as stop:
                     result = stop.value
                 else:
-                    raise RuntimeError("the cell awaits, and IPython was not to let it")
+                    raise RuntimeError("the cell awaits, although IPython found no await in it")
         finally:
             coroutine.close()
             ip.events.trigger("post_execute")

@@ -317,7 +317,7 @@ def classes():
         @line_magic
         def connect_info(self, line):
             """Not in a remote session: other programs attach to it by its name."""
-            print("This session runs on a server. %flame status shows where; others take it up by %flame attach NAME.")
+            print("This session runs on a server, as %flame status tells; %flame attach NAME continues it elsewhere.")
 
         @line_magic
         def qtconsole(self, line):

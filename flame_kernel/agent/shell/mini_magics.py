@@ -403,7 +403,7 @@ class MiniIPython:
     def line_matplotlib(self, line):
         """Figures in the notebook: %matplotlib inline"""
         if line.strip() not in ("", "inline"):
-            raise UsageError("%%matplotlib %s: without IPython there is %%matplotlib inline" % line.strip())
+            raise UsageError("%%matplotlib %s: without IPython only %%matplotlib inline works" % line.strip())
         self._shell.figures.enable()
 
 

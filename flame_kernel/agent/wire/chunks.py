@@ -57,7 +57,7 @@ class Incoming:
 
     def __init__(self, sizes):
         if not all(type(size) is int and size >= 0 for size in sizes):
-            raise ValueError("sizes that cannot be")
+            raise ValueError("impossible sizes")
         self._sizes = list(sizes)
         self._starts, self.size = _starts(self._sizes)
         self.come = 0

@@ -93,5 +93,5 @@ def rows(shape, columns):
             raise BadValue("keys that do not fit to their columns")
         return [dict(zip(shape, row)) for row in zip(*columns)]
     if type(shape) is not int or shape not in (0, 1):
-        raise BadValue("rows of a shape that there is not")
+        raise BadValue("rows of an unknown shape")
     return list(map(list, zip(*columns))) if shape else list(zip(*columns))

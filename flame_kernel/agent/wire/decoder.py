@@ -111,7 +111,7 @@ class Decoder:
 
     def _reference(self, content, depth):
         if self._resolve is None:
-            raise BadValue("a reference to an object, where none is due")
+            raise BadValue("a reference to an object, where none is allowed")
         return self.passed(self._resolve, content)
 
     def passed(self, function, content):

@@ -120,7 +120,7 @@ def read(data, depth, most):
         raise BadValue("a number of more than %d digits" % (DIGITS - 1))
     made = json.loads(text.decode("utf-8"))
     if type(made) not in _CONTAINERS:
-        raise BadValue("a list or dict that is none")
+        raise BadValue("JSON that is neither a list nor a dict")
     level = [made]
     for _ in range(depth):
         level = _held(level)

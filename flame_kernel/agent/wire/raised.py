@@ -122,7 +122,7 @@ def _read(decoder, content, depth):
     text, found = decoder.value(text, depth + 1), decoder.value(found, depth + 1)
     make = getattr(decoder.classes, "exception", None)
     if make is None or type(classes) is not list or not 0 < len(classes) <= MOST:
-        raise BadValue("an exception, where none is due, or of no class")
+        raise BadValue("an exception, where none is allowed, or of no class")
     for one in classes:
         if type(one) is not list or len(one) != 3 or type(one[1]) is not str or type(one[2]) is not str:
             raise BadValue("an exception of the class %.60r" % (one,))

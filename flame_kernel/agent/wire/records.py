@@ -338,7 +338,7 @@ def _read_either(decoder, content, depth):
     node, reference = content
     classes = decoder.classes
     if not hasattr(classes, "all"):
-        raise BadValue("a value of a class that may be unknown, where none is due")
+        raise BadValue("a value of a class that may be unknown, where none is allowed")
     before, classes.all = classes.all, True
     made = decoder.bare(node, depth + 1)
     is_known, classes.all = classes.all, before

@@ -152,7 +152,7 @@ def in_words(pid, status, stop, memory, peak, floor, limit=None):
     if on_windows is not None:
         what, details = on_windows
     elif status is None:
-        what = "ended; how, only the server's app knows"
+        what = "ended; only the server's app got its exit status"
     elif name is None:
         what = "ended itself with exit status %d" % status
     elif stop is not None and -status == stop:

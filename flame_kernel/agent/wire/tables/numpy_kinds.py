@@ -164,7 +164,7 @@ def _read_texts(decoder, content, depth, numpy):
     items = read_cells(decoder, node, depth)
     kind = getattr(getattr(numpy, "dtypes", None), "StringDType", None)
     if kind is None:
-        raise BadValue("an array of StringDType, and numpy %s has no such: 2.0" % numpy.__version__, missing=True)
+        raise BadValue("an array of StringDType, which needs numpy 2.0; here is %s" % numpy.__version__, missing=True)
     options = {"coerce": coerce is True}
     if missing is not None:
         options["na_object"] = decoder.value(missing[0], depth + 1)

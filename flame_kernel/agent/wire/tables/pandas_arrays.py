@@ -135,7 +135,7 @@ def _text_dtype(decoder, content, depth, pandas):
 def _arrow_dtype(decoder, content, depth, pandas):
     (kind,) = decoder.values(content, depth)
     if not hasattr(pandas, "ArrowDtype"):
-        raise BadValue("a column of Arrow, and pandas %s has none: 1.5" % pandas.__version__, missing=True)
+        raise BadValue("a column of Arrow, which needs pandas 1.5; here is %s" % pandas.__version__, missing=True)
     return pandas.ArrowDtype(kind)
 
 
@@ -426,7 +426,7 @@ def _read_arrow(decoder, content, depth, pandas):
 
 def _arrow_dtype_of(pandas, kind):
     if not hasattr(pandas, "ArrowDtype"):
-        raise BadValue("a column of Arrow, and pandas %s has none: 1.5" % pandas.__version__, missing=True)
+        raise BadValue("a column of Arrow, which needs pandas 1.5; here is %s" % pandas.__version__, missing=True)
     return pandas.ArrowDtype(kind)
 
 

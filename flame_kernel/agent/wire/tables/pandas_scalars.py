@@ -236,7 +236,7 @@ def _read_nothing(decoder, content, depth, pandas):
     if content not in ("NaT", "NA"):
         raise BadValue("the missing value %.20r" % (content,))
     if content == "NA" and not hasattr(pandas, "NA"):
-        raise BadValue("pandas.NA, which pandas %s does not have: 1.0" % pandas.__version__, missing=True)
+        raise BadValue("pandas.NA, which needs pandas 1.0; here is %s" % pandas.__version__, missing=True)
     return pandas.NaT if content == "NaT" else pandas.NA
 
 

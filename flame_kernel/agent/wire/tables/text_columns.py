@@ -111,5 +111,5 @@ def parts(decoder, content):
 
     ends = numpy.frombuffer(ends, "<i8")
     if (count and (ends[0] < 0 or ends[-1] != len(data) or (ends[1:] < ends[:-1]).any())) or (not count and len(data)):
-        raise BadValue("texts that end where they do not begin")
+        raise BadValue("texts whose ends are out of order")
     return count, data, ends, missing or None
