@@ -109,7 +109,8 @@ def refuse(
     how: str = _HOW,
 ) -> None:
     """Raise FlameError if a cell may not run there: at this time, or because it plainly writes. If it is only
-    ``tried``, it may change what is in memory. It may always change what its ``own`` names hold. ``how`` ends the error."""
+    ``tried``, it may change what is in memory. It may always change what names of its ``own`` hold. ``how`` ends the
+    error."""
     if not rails.is_open(now or time.localtime()):
         raise FlameError(f"not run: the rails of {name} allow cells at {rails.window} only")
     found = writes(code, {*_bound[name], *own}) if rails.read_only else ""
