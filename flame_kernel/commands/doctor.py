@@ -110,7 +110,7 @@ def examine(target: Target) -> Iterator[Check]:
     made = _Examination(target)
     try:
         for check in made.checks():
-            left = list(filter(check.name.__ne__, left))  # GPUs are checked, but not planned
+            left = list(filter(check.name.__ne__, left))  # not remove(): GPUs are not in the plan
             yield check
     except (_Failed, FlameError) as error:
         failure = error.check if isinstance(error, _Failed) else _broken(left[0], error)
@@ -338,8 +338,8 @@ class _Examination:
         return Check("server type", NOTE, words, "start it with PYRO_SERVERTYPE=thread")
 
     def _agent(self) -> Iterator[Check]:
-        """Check threads, versions and agent. The agent gives the facts for the first two, and needs Python 3.6 or
-        newer itself."""
+        """Check threads, versions and agent. The agent gives the facts for the first two, and itself needs
+        Python 3.6 or newer."""
         python = ".".join(map(str, self._python))
         if self._python[:2] < _NEEDED:
             raise _Failed("versions", f"Python {python} there", "run the server on Python 3.6 or newer")

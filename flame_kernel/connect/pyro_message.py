@@ -183,7 +183,7 @@ class Channel:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeUp
-        if not 0 <= self._timeout - left < _EXACT:  # else no system call: an answer has several reads
+        if not 0 <= self._timeout - left < _EXACT:  # else it stays: setting it is a system call
             self.socket.settimeout(None if left == math.inf else left)
             self._timeout = left
 

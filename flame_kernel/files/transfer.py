@@ -292,7 +292,7 @@ class Transfer:
             self._far, self._calls = None, self._is_multiplex
 
     def _far_cwd(self, paths: list[str]) -> Callable[[], str | None]:
-        """Ask for the working folder of the session's cells, if a path needs it; return what waits for it."""
+        """Ask for the working folder of the session's cells, if a path needs it; return a function that waits."""
         if all(path.startswith(("/", "~")) for path in paths):
             return lambda: None
         asked = self._session.request("cwd")

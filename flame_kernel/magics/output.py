@@ -46,7 +46,7 @@ def in_one_line() -> Iterator[None]:
     except (FlameError, KeyboardInterrupt) as error:
         if not hasattr(error, "_render_traceback_"):
             words = str(error)
-            if isinstance(error, SessionGone):  # no new session is opened without being asked for
+            if isinstance(error, SessionGone):  # a new session is opened only if the user asks for it
                 words = f"the session at {error.location} is gone: {error.reason}; %flame connect begins a new one"
             text = f"\x1b[0;31m{type(error).__name__}\x1b[0m" + (f": {plain_text(words)}" if words else "")
             error._render_traceback_ = lambda: [text]  # type: ignore[union-attr]
