@@ -71,7 +71,7 @@ def umask() -> int:
             return int(found[1], 8)
     except OSError:
         pass
-    mask = os.umask(0o077)  # reading it means setting it: for this moment, no file is open to others
+    mask = os.umask(0o077)  # reading it means setting it: for a moment, new files are private
     os.umask(mask)
     return mask
 
@@ -289,7 +289,7 @@ class ChosenFolder:
             os.close(folder)
 
     def _forget(self, place: Names) -> None:
-        """Leave the open folder if it is this entry or below it: another entry takes its place."""
+        """Leave the open folder if it is this entry or below it: the entry is about to be replaced or removed."""
         if self._above[: len(place)] == place:
             self._leave()
 
