@@ -11,7 +11,7 @@ from .. import __version__
 from ..agent.wire.launch import leave_folder
 from .index import ABOUT, COMMANDS, asks, overview
 
-# The exit status where nobody reads our output: 128 + SIGPIPE, as programs end that know no better.
+# The exit status if nobody reads our output: 128 + SIGPIPE, as of a program that this signal ends.
 NO_READER = 141
 
 
@@ -43,8 +43,8 @@ def main() -> None:
 
 
 def _have_streams() -> None:
-    """Open descriptors that were closed (`>&-`) on nothing; otherwise a socket of ours would get their numbers. What
-    the encoding of an output cannot say, as on Windows, is escaped there."""
+    """Open standard streams that were closed (`>&-`) on the null device; otherwise a socket of ours would get their
+    numbers. Characters that the encoding of stdout does not have, as on Windows, are escaped there."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, os.O_RDWR)

@@ -141,7 +141,7 @@ class Connecting(Command):
                 remote.close()
 
     def hold(self, held: Mapping[str, Rails]) -> None:
-        """Say where this goes, if the rails of these targets do not refuse it. Raises FlameError."""
+        """Print the line that names these targets. Raises FlameError if their rails refuse the command."""
         if self.writes:
             rails.refuse_command(held, self.title, "jupyter flame")
         for name, one in held.items():
@@ -149,8 +149,8 @@ class Connecting(Command):
             write("stderr", line if in_colour("stderr") else COLOUR.sub("", line))
 
     def hold_group(self, hosts: Sequence[rails.Host], code: str) -> None:
-        """The same for a group; also ask, where they want that, and note the ``code`` that it runs. Raises
-        FlameError."""
+        """The same for a group that is to run ``code``; also ask the user, if the rails want that. Raises FlameError if
+        they hold it back. The code is noted when a host runs it, not here."""
         self.hold(rails.of_hosts(hosts))
         rails.hold_on(hosts, code, self._ask)
 

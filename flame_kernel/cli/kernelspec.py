@@ -69,7 +69,7 @@ def kernel_json(name: str, title: str, environ: Mapping[str, str]) -> dict[str, 
             )
     content: dict[str, Any] = json.loads((PLAIN / "kernel.json").read_text("utf-8"))
     content["argv"][:1] = interpreter(sys.executable)
-    del content["env"]  # it says the same to a Python of unknown version
+    del content["env"]  # it does what -P does, for a Python of unknown version
     content["display_name"] = title
     if environ:
         content["env"] = {"FLAME_KERNELSPEC": name, **environ}

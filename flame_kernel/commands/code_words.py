@@ -46,7 +46,7 @@ def _whole(expression: str) -> bool:
 
 
 def call_of(text: str) -> ast.Call | None:
-    """``text`` as a call of a function by its name, or None."""
+    """``text`` as a call of a function by its name, which may be dotted; or None."""
     try:
         node = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError):

@@ -60,13 +60,13 @@ DAEMON = f"a Pyro4 daemon, wire protocol {constants.PROTOCOL_VERSION}"
 _NEEDED = (3, 6)
 _FULL_SHELL = (3, 7)
 _LEAST_IPYTHON = (7, 17)
-# How many connections a session takes.
+# How many connections a session takes; with fewer than `_FEW` free ones, doctor says so.
 _SESSION, _FEW = 2, 6
 _SLOW = 0.25  # seconds: a round trip that a user notices with each cell
 _NARROW = 1e6  # bytes a second
 _PINGS = 15
 _PIECE, _MOST, _LONG = 1 << 16, 1 << 22, 0.2  # bytes sent first, and at most; seconds that suffice
-_APART = 2.0  # seconds between two clocks
+_APART = 2.0  # seconds by which two clocks may differ
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,11 @@ def examine(target: Target) -> Iterator[Check]:
     made = _Examination(target)
     try:
         for check in made.checks():
-            left = list(filter(check.name.__ne__, left))  # GPUs are told only where there are some
+            left = list(filter(check.name.__ne__, left))  # not remove(): GPUs are not in the plan
             yield check
     except (_Failed, FlameError) as error:
         failure = error.check if isinstance(error, _Failed) else _broken(left[0], error)
-        if failure.name not in left:  # it worked a moment ago
+        if failure.name not in left:  # this check was passed already, so the link broke after it
             failure = replace(failure, name=left[0])
         broken = failure.name
         # The checks that were passed before.
@@ -166,7 +166,7 @@ def _plan(target: Target) -> list[str]:
 
 
 def _broken(name: str, error: FlameError) -> Check:
-    """A failure that belongs to no check, for example if the link broke just then."""
+    """The check ``name``, failed by something that it does not look for, such as a link that broke just then."""
     words, _, cure = str(error).partition("; ")
     return Check(name, FAILED, _shown(words), _shown(cure) or "try again, and look at what the server printed")
 
@@ -338,8 +338,8 @@ class _Examination:
         return Check("server type", NOTE, words, "start it with PYRO_SERVERTYPE=thread")
 
     def _agent(self) -> Iterator[Check]:
-        """Check threads, versions and agent: the agent itself tells two of these, for which it needs a suitable
-        Python."""
+        """Check threads, versions and agent. The agent gives the facts for the first two, and itself needs
+        Python 3.6 or newer."""
         python = ".".join(map(str, self._python))
         if self._python[:2] < _NEEDED:
             raise _Failed("versions", f"Python {python} there", "run the server on Python 3.6 or newer")

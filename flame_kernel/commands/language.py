@@ -34,9 +34,9 @@ _COPIES = (
 )
 _COLON = "For a file on another server write TARGET:PATH; ./a:b is a file with a colon in its name."
 
-# Those of a cell on several far sides: the words of ipyparallel's %%px, and a few of our own.
+# Options of a cell on several far sides: those of ipyparallel's %%px, and a few of our own.
 OUTPUTS = ("type", "engine", "order")
-# How what it shows is told.
+# How its output is shown.
 OUTPUT_OPTIONS: tuple[Option, ...] = (
     Option(("--fold",), "show equal output once (the default for more than two hosts)", group="outputs"),
     Option(("--no-diff",), "show output that differs in full, not as a difference"),

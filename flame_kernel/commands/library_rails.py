@@ -1,8 +1,8 @@
 """Rails of a target over calls of the library: what plainly writes, or comes at the wrong time, is refused, and each
 call is noted, here and in the program's own log. Nobody is asked: that is for faces with a user.
 
-A chain of attributes and calls is read as the line of Python that it stands for. What an object was reached by is
-remembered, so that ``pi.modules.app.config`` is still the app's when it is kept in a variable here.
+A chain of attributes and calls is read as the line of Python that it stands for. How an object was
+reached is remembered, so that ``pi.modules.app.config`` is still the app's when it is kept in a variable here.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ..errors import FlameError
 from ..session.session import Session
 from . import rails
 
-# What stands for an object in code where nobody knows how it was reached: a result of the user's own call.
+# The name, in that line, of an object of which nobody knows how it was reached: a result of the user's own call.
 _OWN = "_"
 _MODE = re.compile(r"[rwxabt+]{1,4}")
 _GOES_ON = ("get", "item")
 
 
 def refuse(session: Session, what: str) -> None:
-    """FlameError where this call of the library writes, and the session's target is read only."""
+    """Raise FlameError for a call of the library that writes, if the session's target is read-only."""
     target = session.target
     if target.rails is not None:
         rails.refuse_command({str(target.name or target.location): target.rails}, what, "the library's")
@@ -44,7 +44,7 @@ def hold_function(session: Session, function: Callable[..., Any]) -> None:
 
 
 def text_of(function: Callable[..., Any]) -> str:
-    """The source of a function as far as it is known; a call of its name elsewhere."""
+    """The source of a function; a call of its name if the source is not known."""
     try:
         return textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError):
@@ -105,7 +105,7 @@ def _with(words: str, step: tuple[Any, ...]) -> str:
 
 
 def _arguments(step: tuple[Any, ...]) -> str:
-    """Of a call's arguments only what may be a file's mode."""
+    """A call's arguments as code: ``...`` for each one that cannot be a file's mode."""
     given, named = [*step[1]] if len(step) > 1 else [], dict(step[2]) if len(step) > 2 else {}
     shown = [repr(one) if isinstance(one, str) and _MODE.fullmatch(one) else "..." for one in given]
     mode = named.get("mode")
@@ -113,7 +113,7 @@ def _arguments(step: tuple[Any, ...]) -> str:
 
 
 def check_group(hosts: Sequence[rails.Host], code: str | Callable[..., Any], confirmed: bool) -> None:
-    """FlameError where the rails of one of these hosts hold code back, or want a yes that a program has not given."""
+    """Raise FlameError if the rails of a host hold code back, or want a yes that the program has not given."""
     if not rails.of_hosts(hosts):
         return
 

@@ -255,7 +255,7 @@ class View:
         return self._over.is_set()
 
     def end(self) -> None:
-        """Stop updating; the display tells so."""
+        """Stop updating; the display says so."""
         self._over.set()
         if self._thread is not threading.current_thread():
             self._thread.join(2.0)

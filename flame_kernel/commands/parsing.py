@@ -46,11 +46,11 @@ class Line:
 
     @property
     def given(self) -> dict[str, Any]:
-        """The options that it says something of."""
+        """The values of the options that the line sets."""
         return {one.name: self[one.name] for one in self.command.options if self[one.name] != one.empty}
 
     def or_else(self, others: dict[str, Any]) -> Line:
-        """The same line, with the values of ``others`` where it says nothing: of an option, or its group."""
+        """The same line; ``others`` has the values of options that it does not set, nor another one of their group."""
         groups = {one.name: one.group or one.name for one in self.command.options}
         said = {groups[name] for name in self.given}
         return Line(self.command, self.values | {n: one for n, one in others.items() if groups[n] not in said})
@@ -96,7 +96,7 @@ def find(word: str, face: str, rest: str = "") -> Command:
     """The command of that name or alias; FlameError if there is none, or if it makes no sense in ``face``."""
     command = BY_NAME.get(word)
     if command is None:
-        # Also those of the other face: they tell what to do here instead.
+        # Names of the other face are offered, too: their errors tell what to do here instead.
         raise FlameError(f"there is no %flame {shortened(word)}; {_meant(word, BY_NAME, '%flame ')}")
     if face in command.instead:
         raise FlameError(command.instead[face].format(rest=shortened(rest) or "…"))
@@ -126,7 +126,7 @@ def words_of(text: str) -> list[str]:
     """Split ``text`` into words: quotes, and a backslash before a blank or a quote, keep a word together; other
     backslashes stay, as in paths of Windows. Raises FlameError for a quote that is not closed.
 
-    Branches because each is a rule for one sign.
+    Branches because each kind of character has a rule of its own.
     """
     words: list[str] = []
     word: str | None = None
@@ -203,7 +203,7 @@ def _known(options: tuple[Option, ...], word: str) -> bool:
 def _option(command: Command, face: str, word: str) -> tuple[Option, str | None]:
     """The option of ``word``, and its value if that is in the same word: ``--place=child``, ``-tpi``.
 
-    Branches because what is wrong with it has a sentence each.
+    Branches because each mistake has a sentence of its own.
     """
     flag, equals, value = word.partition("=")
     options = command.options_in(face)
@@ -316,7 +316,7 @@ def leading(command: Command, face: str, rest: str) -> tuple[dict[str, Any], str
     """The options that stand before the code in ``rest``, and the code; ``--`` ends them. Those of a view are left to
     ``watched``. Raises FlameError for one that is mistyped.
 
-    Branches because each way of writing an option is one.
+    Branches because an option can be written in several ways.
     """
     given: dict[str, Any] = {}
     options = [option for option in command.options_in(face) if option.name not in ("every", "end")]

@@ -44,7 +44,7 @@ _FUNCTIONS = re.compile(
     r"|putenv|_exit|abort)|shutil\.(?:rmtree|move|copy\w*)|subprocess\.\w+|signal\.\w*kill|sys\.exit"
 )
 _METHODS = ("write_text", "write_bytes", "unlink", "rmdir", "mkdir", "touch", "terminate", "kill", "to_csv", "to_sql")
-# How the answers of ``writes`` begin that concern memory only.
+# How the answers of ``writes`` begin if only something in memory is changed.
 _IN_MEMORY = ("assigns to ", "deletes ", "calls setattr(", "calls delattr(")
 _HOW = "take read_only out of its rails in targets.toml to do that"
 # The part of a line of code that is not noted: all from its first quote, comment or command on.
@@ -76,7 +76,7 @@ def of_targets(names: Iterable[str]) -> dict[str, Rails]:
     file = TargetsFile(targets_path(os.environ, Path(jupyter_config_dir())))
     found = {}
     for name in names:
-        with contextlib.suppress(TargetError):  # a name that is no target's: whoever goes there says so
+        with contextlib.suppress(TargetError):  # no target has this name: connecting to it reports that
             table = look_up(name, file, None)[2].get("rails")
             if table is not None:
                 found[name] = Rails(**table)
@@ -108,8 +108,9 @@ def refuse(
     own: Collection[str] = (),
     how: str = _HOW,
 ) -> None:
-    """FlameError where a cell may not run there: at this time, or as it plainly writes. Where it is only ``tried``, it
-    may change what is in memory, and anywhere what is in names of its ``own``."""
+    """Raise FlameError if a cell may not run there: at this time, or because it plainly writes. If it is only
+    ``tried``, it may change what is in memory. It may always change what names of its ``own`` hold. ``how`` ends the
+    error."""
     if not rails.is_open(now or time.localtime()):
         raise FlameError(f"not run: the rails of {name} allow cells at {rails.window} only")
     found = writes(code, {*_bound[name], *own}) if rails.read_only else ""
@@ -273,8 +274,8 @@ def _first(code: str) -> str:
 
 
 def hold(session: Session, code: str, *, tried: bool = False, own: Collection[str] = ()) -> str:
-    """Hold a cell back where the rails of its target say so (FlameError); else note it, here and in the program's own
-    log. The line that is shown above its output; empty where there are no rails."""
+    """Raise FlameError if the rails of the session's target hold a cell back; else note it, here and in the program's
+    own log. Return the line to show above its output; it is empty without rails."""
     target = session.target
     if target.rails is None:
         return ""
@@ -289,8 +290,8 @@ def hold(session: Session, code: str, *, tried: bool = False, own: Collection[st
 
 
 def hold_on(hosts: Sequence[Host], code: str, ask: Ask) -> str:
-    """The same for a cell on several hosts, for which the user may be asked. Where one of them holds it back, it runs
-    nowhere; each notes it by itself when it runs there. Blocks."""
+    """The same for a cell on several hosts, for which the user may be asked. If the rails of one hold it back, it
+    runs on none. It is not noted here, but for each host when it runs there. Blocks."""
     held = of_hosts(hosts)
     for name, one in held.items():
         refuse(one, name, code)
@@ -304,7 +305,7 @@ def hold_on(hosts: Sequence[Host], code: str, ask: Ask) -> str:
 
 
 def note(rails: Rails, noted: dict[str, Any]) -> None:
-    """Add it to the audit file on this machine (mode 0600). Raises FlameError if that fails: the cell must not run."""
+    """Add an entry to the audit file here (mode 0600). Raises FlameError if that fails: the cell must not run."""
     path = audit_path(rails)
     try:
         private_files.append(path, json.dumps(noted).encode() + b"\n")

@@ -6,7 +6,7 @@ from typing import Any
 
 from IPython.core.inputtransformer2 import TransformerManager
 
-# Whoever writes a magic, a command or a question writes one of these.
+# Every magic, shell command or question (``obj?``) has one of these characters in it.
 _SIGNS = "%!?"
 # Cells that were copied with their indentation or prompts: IPython takes those off.
 _STARTS = (" ", "\t", ">>>", "In [")
@@ -35,7 +35,7 @@ class Source:
             compile(code, "<cell>", "exec", dont_inherit=True)
         except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
             try:
-                empty = code[: len(code) - len(code.lstrip("\n"))]  # IPython takes it away; lines are counted with it
+                empty = code[: len(code) - len(code.lstrip("\n"))]  # IPython removes these lines; errors count them
                 return empty + self._manager.transform_cell(code)
             except SyntaxError:
                 return code  # the far side says what is wrong with it

@@ -9,13 +9,13 @@ from ..session.session import Session
 from ..terminal import one_line
 from . import rails
 
-# Characters of a line: names of the far side are in it, and whatever those are, it is a line of ours.
+# Most characters of a line: it has names from the far side in it, which may be long.
 MOST = 500
 
 
 def status(session: Session, own: str = "a server of its own") -> str:
-    """Two lines about a session that is not gone, and others for its rails and trouble with its link; ``own`` is what
-    a server that was started for it is called."""
+    """Two lines about a session that is not gone, and others for its rails and trouble with its link; ``own`` is
+    the name for a server that was started for it."""
     ready: dict[str, Any] = {}
     if session.ready.done() and session.ready.exception() is None:
         ready = session.ready.result()

@@ -1,5 +1,5 @@
-"""Tab in a ``%flame`` line: what could stand at the cursor, by the table of commands. What there is of it is found by
-``remote/candidates.py``.
+"""Tab in a ``%flame`` line: what kind of word the table of commands allows at the cursor. ``remote/candidates.py``
+finds the words.
 
 What an argument or an option's value may be (``tab`` in the table):
 
@@ -85,7 +85,7 @@ def command_at(line: str, cursor: int) -> str | None:
 def _in_words(command: Command, face: str, text: str) -> Wanted:
     """What Tab wants in a command of words.
 
-    Branches because each place in a line is one.
+    Branches because each position in a line allows something else.
     """
     before, word = last_word(text)
     options = command.options_in(face)
@@ -120,7 +120,7 @@ def _names(face: str) -> tuple[str, ...]:
 
 
 def _argument(arguments: tuple[Argument, ...], number: int) -> Argument | None:
-    """The argument that the next word is of, with ``number`` words before it."""
+    """The argument to which the next word belongs, with ``number`` words before it."""
     for argument in arguments:
         if number == 0:
             return argument
@@ -137,7 +137,7 @@ def _value(option: Option, word: str, target: str | None) -> Wanted:
 def _in_code(command: Command, face: str, text: str) -> Wanted:
     """What Tab wants in a command whose argument is code.
 
-    Branches because each place in a line is one.
+    Branches because each position in a line allows something else.
     """
     options = command.options_in(face)
     before, word = last_word(text)

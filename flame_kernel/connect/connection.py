@@ -132,7 +132,8 @@ class Connection:
     A daemon may have other objects than Flame's: ``name`` is the object to call, and ``serializer`` what it reads.
 
     ``first`` is a call, as for ``ask``, sent before the handshake is answered; ``hear_first`` waits for its answer.  If
-    that fails as ``closed``, a connection without it may tell why.  ``on_dialled`` is called before the handshake.
+    connecting then fails as ``closed``, connecting without ``first`` may tell why.
+    ``on_dialled`` is called before the handshake.
     """
 
     def __init__(
@@ -190,7 +191,7 @@ class Connection:
 
     @property
     def has_more(self) -> bool:
-        """Whether something was received that is not read yet, which nobody sees by waiting for ``channel``."""
+        """Whether bytes are received but not read yet: ``channel`` does not become readable for these."""
         return self._channel.has_more
 
     @property
@@ -213,7 +214,7 @@ class Connection:
                 self._way.shutdown()
 
     def call(self, method: str, *args: Any, timeout: float | None = None) -> Any:
-        """The result of the Flame object's ``method``: plain values, `security.Record` for anything else.
+        """The result of the Flame object's ``method``: plain values, `reader.Record` or `reader.Name` for others.
 
         ``timeout`` is in seconds for the whole call, ``timeouts.call`` if None.  Raises RemoteError if the method
         raised, ConnectionLost, CallTimeout, UnsafeAnswer, and CannotConnect (``not_flame``) if there is no Flame
@@ -247,8 +248,8 @@ class Connection:
     def ask(self, dotted: str, *args: Any, timeout: float | None = None) -> Callable[..., bytes]:
         """Send the call of ``invoke``, and return a function that waits for its answer.
 
-        ``timeout`` counts from the call of that function, which takes another number of seconds, too. It must be the
-        next use of this connection, except that somebody may wait until ``channel`` is readable.
+        Call that function before this connection is used again; until then one may only wait until ``channel`` is
+        readable.  ``timeout`` counts from that call, which may be given another number of seconds.
         """
         return self._answering(self._sent(self._prepared("invokeModule", (dotted, args, {}), timeout, dotted, dotted)))
 

@@ -74,7 +74,7 @@ class Way:
     def shutdown(self) -> None:
         """Shut the socket down, so that a read or write that is waiting in another thread ends."""
         with contextlib.suppress(OSError):  # it may be shut down already
-            if isinstance(self.socket, ssl.SSLSocket):  # its own would drop TLS under another thread
+            if isinstance(self.socket, ssl.SSLSocket):  # its own shutdown would take TLS off under another thread
                 socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
             else:  # perhaps a socket class of eventlet's, with a shutdown of its own
                 self.socket.shutdown(socket.SHUT_RDWR)

@@ -181,7 +181,7 @@ def heard(
 ) -> list[Location]:
     """At most ``most`` name servers that answer a broadcast on this network within ``seconds``, first answer first.
 
-    Anyone on the network can answer, so the answers are not trusted.
+    Anyone on the network can answer, so the answers are not trusted. Raises TargetError if no broadcast can be sent.
     """
     places: list[Location] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as everyone:

@@ -97,7 +97,7 @@ class Channel:
         version, number = constants.PROTOCOL_VERSION, self.serializer
         total = kind + version + len(data) + len(chunks) + number + self.seq + message.Message.checksum_magic
         head = HEADER.pack(b"PYRO", version, kind, 0, self.seq, len(data), number, len(chunks), 0, total & 0xFFFF)
-        small = len(data) <= _FIRST_PIECE  # copying is cheaper than a second packet, unless it is megabytes
+        small = len(data) <= _FIRST_PIECE  # then copying is cheaper than a second packet
         for part in (head + chunks + data,) if small else (head + chunks, data):
             rest = memoryview(part)
             while rest:
@@ -129,8 +129,8 @@ class Channel:
         return answer
 
     def header(self, greeting: bytes | None, deadline: float) -> bytearray | None:
-        """Read the header of the next message, or None if a greeting comes in its place, and nothing behind that.
-        Otherwise what comes with the header is kept for the next read."""
+        """Read the header of the next message; None if ``greeting`` comes in its place, after which nothing is read.
+        If no greeting is expected, bytes that come with the header are kept for the next read."""
         if greeting is not None:
             start = self.read(len(greeting), deadline)
             return None if start == greeting else start + self.read(HEADER.size - len(start), deadline)
@@ -153,7 +153,7 @@ class Channel:
 
     @property
     def has_more(self) -> bool:
-        """Whether something was received that is not read yet, which nobody sees by waiting for the socket."""
+        """Whether bytes are received but not read yet: the socket does not become readable for these."""
         return bool(self._kept) or (isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0)
 
     def read(self, size: int, deadline: float) -> bytearray:
@@ -183,7 +183,7 @@ class Channel:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeUp
-        if not 0 <= self._timeout - left < _EXACT:  # setting it costs a call of the system, and each answer has several
+        if not 0 <= self._timeout - left < _EXACT:  # else it stays: setting it is a system call
             self.socket.settimeout(None if left == math.inf else left)
             self._timeout = left
 
@@ -240,7 +240,7 @@ def marshal_text(data: bytes | bytearray | memoryview) -> str:
 
 
 def inflate(data: bytes | bytearray | memoryview, limit: int) -> bytes:
-    """``data`` decompressed, or UnsafeAnswer if it is longer than ``limit`` bytes then; never makes more than that."""
+    """``data`` decompressed; UnsafeAnswer if it is damaged, or longer than ``limit`` bytes, where this stops."""
     engine = zlib.decompressobj()
     try:
         out = engine.decompress(data, limit + 1)

@@ -25,7 +25,7 @@ from ..errors import TargetError
 
 # The colours and their numbers as a background in a terminal.
 COLOURS = {"red": 41, "green": 42, "yellow": 43, "blue": 44, "magenta": 45, "cyan": 46}
-# Their settings.
+# The settings in the table, and their types.
 RAILS = {"confirm": bool, "max_hosts": int, "colour": str, "read_only": bool, "window": str, "log": str}
 _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 

@@ -95,7 +95,7 @@ class Tunnel:
         seconds  time for the ssh host to answer
         login    time for ssh to log in; waiting for the user's answers does not count
         alive    time between ssh's keepalive messages; ssh gives up after three without an answer
-        ask      asks the user what ssh asks; only until the tunnel was open once, as later nobody may be there
+        ask      asks the user what ssh asks; not used after the tunnel was open once, as then nobody may be there
         """
         with self._changed:
             self._users += 1

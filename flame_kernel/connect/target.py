@@ -109,10 +109,10 @@ class Target:
     linger: float | None = None  # seconds that the session lives without a client; None: the agent's default
     journal: int | None = None  # bytes of unread output that the server keeps; None: the agent's default
     when_full: str | None = None  # "drop" or "block"; None: the agent's default
-    rails: Rails | None = None  # what the user has asked to be held back from there
+    rails: Rails | None = None  # what the user does not want to do there by mistake
     hot: Sequence[str] = ()  # folders of this machine whose modules can be imported there
     hot_reload: bool = False  # those that were edited are reloaded before the next cell
-    forward: bool = True  # its ports may be reached through the link, and ours by it
+    forward: bool = True  # ports of either side may be reached from the other one, through the link
     fast: bool = False  # detect dead connections sooner
     warnings: tuple[str, ...] = field(default=(), compare=False)  # sentences for the user
     ask: Ask | None = field(default=None, compare=False, repr=False)  # asks the user what must be typed

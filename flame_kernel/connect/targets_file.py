@@ -24,7 +24,7 @@
     tls = { ca = "ca.pem", certificate = "client.pem" }
     ns_key_file = "names.key"            # the key of the name server, if the location is ns:NAME
 
-    [targets.plant.rails]                # what to be held back from there; see `rails.py`
+    [targets.plant.rails]                # guards against mistakes there; see `rails.py`
     confirm = true
 
     [groups.web]                         # several targets under one name; see `selection.py`

@@ -81,7 +81,7 @@ class Tls:
     server_name: str | None = None  # the name that the certificate must have; None: the host of the location
     known: Path | None = None  # the file of accepted fingerprints; None: an unknown certificate is refused
     _made: list[ssl.SSLContext] = field(default_factory=list, init=False, compare=False, repr=False)
-    _met: list[str] = field(default_factory=list, init=False, compare=False, repr=False)  # its fingerprint
+    _met: list[str] = field(default_factory=list, init=False, compare=False, repr=False)  # the accepted fingerprint
 
     def __post_init__(self) -> None:
         if self.pin is not None:
@@ -309,7 +309,7 @@ def remember(path: Path, location: str, digits: str) -> None:
 
 
 def forget(path: Path, location: str) -> bool:
-    """Remove ``location`` from the file of known servers; False if it was not there."""
+    """Remove ``location`` from the file of known servers; False if it was not there. Raises TargetError, OSError."""
     known = read_known(path)
     if location not in known:
         return False

@@ -17,7 +17,8 @@ MAX_CONTENT, MAX_ZEROS = 2 << 30, 256 << 20
 class Content:
     """Receives one file into memory. ``shown`` is its name; ``more``: whether there is more to request.
 
-    It takes what the far side announced, at most MAX_CONTENT; of zeros fewer, because they cost nothing to send.
+    It takes as many bytes as the far side announced, at most MAX_CONTENT. At most MAX_ZEROS of them may come as a
+    count of zeros, because that costs nothing to send.
     """
 
     def __init__(self, shown: str, location: str) -> None:

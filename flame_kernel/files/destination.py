@@ -1,20 +1,20 @@
-"""A folder that the user chose: what a transfer writes, changes, deletes or reads here is below it, and reached so.
+"""A folder that the user chose. All that a transfer writes, changes, deletes or reads here is in this folder.
 
 The folder is opened once, by the path that the user gave.  Everything below is reached from there, one name at a time
-and never through a link, so neither a name that the far side answers with nor a link that somebody plants meanwhile
-leads out of it.  Where the system cannot open names in an open folder (Windows), each folder on the way is looked at
+and never through a link, so neither a name that the far side sends nor a link that somebody plants meanwhile leads
+out of it.  Where the system cannot open names in an open folder (Windows), each folder on the way is looked at
 before each step, and then a path is used: a link that is planted in that very moment would be followed there.
 
 What becomes of names:
 
-- empty, ``.``, ``..``, with a ``/`` or a NUL in it, or no text: no answer that a file system gives; all is refused
+- empty, ``.``, ``..``, with a ``/`` or a NUL in it, or no text: no file system has such names; the transfer ends
 - longer than 255 bytes, and on Windows what is no name there (``C:``, ``\\``, ``NUL``, a dot at the end): not copied
 - control characters, line breaks, marks of direction, bytes that are no text: copied as they are, and shown escaped
-- the same twice, or out of order, in one folder: no answer that a folder gives; all is refused
-- two that are one in a folder here that does not tell upper from lower case: the first is copied, the second is not
+- the same twice, or out of order, in one folder: no agent of ours lists that; the transfer ends
+- two that differ only in case, for a folder here that ignores case: the first is copied, the second is not
 
-What comes gets the permissions that ``cp`` would give it: those of the source that the umask leaves, and never the bits
-that lend a user's rights.
+What is received gets the permissions that ``cp`` would give it: those of the source that the umask leaves. It
+never gets the setuid, setgid or sticky bit.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from typing import Any
 
 from ..agent.wire import receiving, trees
 
-# Bytes of the path of a folder, the chosen one's included. The system takes paths of 4096, a name at the end included:
-# what is deeper could not be deleted again.
+# The longest path of a folder, in bytes, with the chosen folder's own. The system takes 4096 with a file's name at the
+# end, and what has a longer path could not be deleted by it.
 MAX_PATH = 3800
 
 Names = tuple[bytes, ...]
@@ -37,7 +37,7 @@ Names = tuple[bytes, ...]
 _CALLS = {os.open, os.stat, os.mkdir, os.unlink, os.rmdir, os.rename, os.readlink, os.symlink}
 _BY_FOLDER = os.supports_dir_fd >= _CALLS
 _OPEN = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
-_PASS = _OPEN | getattr(os, "O_PATH", os.O_RDONLY)  # by O_PATH those that cannot be read
+_PASS = _OPEN | getattr(os, "O_PATH", os.O_RDONLY)  # with O_PATH also folders that cannot be read
 _BELOW = _PASS | getattr(os, "O_NOFOLLOW", 0)
 # The beginning of a path on Windows: a drive, or a share.
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
@@ -45,7 +45,7 @@ _UMASK = re.compile(r"^Umask:\s*([0-7]+)$", re.MULTILINE)
 
 
 def component(text: Any) -> bytes:
-    """One name of the far side's, as bytes; Refused where it is none, or more than one."""
+    """A file name from the far side, as bytes; Refused if it is not exactly one name."""
     name: bytes = trees.from_wire(text)
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
         raise trees.Refused(f"a file name that leads elsewhere: {trees.shown(text[:200])}")
@@ -63,7 +63,7 @@ def plain_name(path: str) -> str:
 
 
 def umask() -> int:
-    """The permissions that this process takes from what it makes."""
+    """This process's umask: the permissions that new files do not get."""
     try:
         with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
             found = _UMASK.search(file.read())
@@ -71,7 +71,7 @@ def umask() -> int:
             return int(found[1], 8)
     except OSError:
         pass
-    mask = os.umask(0o077)  # it can only be asked for by setting it: for a moment, to what gives nobody too much
+    mask = os.umask(0o077)  # reading it means setting it: for a moment, new files are private
     os.umask(mask)
     return mask
 
@@ -79,8 +79,8 @@ def umask() -> int:
 class ChosenFolder:
     """The folder at ``path``, open; for one thread. Raises OSError where it cannot be opened.
 
-    An entry is named by the names of the folders above it and its own, ``()`` is the folder itself.  All raise OSError,
-    and Refused for a name that can be none here and where a folder on the way is missing, or something else than one.
+    ``place`` is an entry's path in it, as a tuple of names; ``()`` is the folder itself.  All methods raise OSError;
+    and Refused if a name is not valid here, or if a folder on the way is missing or is not a folder.
     """
 
     def __init__(self, path: bytes) -> None:
@@ -89,8 +89,8 @@ class ChosenFolder:
         self._root: int | None = None
         self._identity: tuple[int, int] | None = None
         self._above: Names = ()
-        self._folder: int | None = None  # that of the names above, where they are some
-        self._spelt: dict[Names, dict[str, bytes]] = {}  # of folders that do not tell A from a: what came to each
+        self._folder: int | None = None  # the folder of the names in `_above`; None if these are ()
+        self._spelt: dict[Names, dict[str, bytes]] = {}  # by folder that ignores case: names that came
         self._tells_case: set[Names] = set()
         self._open_root()
 
@@ -98,7 +98,7 @@ class ChosenFolder:
         return f"<ChosenFolder {trees.shown(self.path)}>"
 
     def close(self) -> None:
-        """Close it, until it is used again: then it has to be the same folder still."""
+        """Close it. The next use opens it again; Refused if another folder has its path by then."""
         self._leave()
         if self._root is not None:
             root, self._root = self._root, None
@@ -111,7 +111,7 @@ class ChosenFolder:
     # -- looking, and reading
 
     def describe(self, place: Names) -> dict[str, Any]:
-        """See `trees.describe`; a link is a link."""
+        """See `trees.describe`; an entry that is a link is not followed."""
         name, folder = self._reach(place)
         found: dict[str, Any] = trees.describe(name, follow=not place, folder=folder)
         return found
@@ -143,7 +143,7 @@ class ChosenFolder:
         return os.readlink(name, dir_fd=folder)
 
     def walk(self, top: Names = ()) -> Iterator[tuple[Names, dict[str, Any]]]:
-        """See `trees.walk`: what is below a folder of it."""
+        """See `trees.walk`: everything below the folder ``top``."""
         found: Iterator[tuple[Names, dict[str, Any]]] = trees.walk(b"", reach=_Branch(self, top))
         return found
 
@@ -158,7 +158,7 @@ class ChosenFolder:
         return int(receiving.part_size(name, size, mtime, folder=folder))
 
     def part(self, place: Names, size: int, mtime: int) -> trees.Source:
-        """What is here already of a file, to be read."""
+        """The part of a file that is here already, to be read."""
         name, folder = self._reach(place)
         return trees.Source(receiving.part_path(name, size, mtime), folder=folder)
 
@@ -172,21 +172,21 @@ class ChosenFolder:
             except (FileNotFoundError, NotADirectoryError):
                 return False
             if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
-                return False  # two names on purpose
+                return False  # a hard link: two names on purpose
             found.append((status.st_dev, status.st_ino))
         return found[0] == found[1]
 
     # -- writing
 
     def incoming(self, place: Names, size: int, mtime: int, offset: int) -> receiving.Incoming:
-        """A file that comes; see `receiving.Incoming`."""
+        """A file to be received; see `receiving.Incoming`."""
         name, folder = self._reach_new(place)
         incoming = receiving.Incoming(name, size, mtime, offset, folder=folder)
         self._came(place, os.path.basename(incoming.part), folder)
         return incoming
 
     def make_folder(self, place: Names) -> bool:
-        """See `trees.make_folder`. The chosen folder itself is there."""
+        """See `trees.make_folder`. The chosen folder itself exists already."""
         if not place:
             name, folder = self._reach(place)
             return bool(trees.is_under_way(os.stat(name, dir_fd=folder)))
@@ -197,14 +197,14 @@ class ChosenFolder:
         return made
 
     def make_link(self, place: Names, target: bytes) -> bool:
-        """See `trees.make_link`; who calls it knows how far up the target may lead."""
+        """See `trees.make_link`; the caller checks where the target leads."""
         name, folder = self._reach_new(place)
         made = bool(trees.make_link(name, target, folder=folder))
         self._came(place, name, folder)
         return made
 
     def set_attributes(self, place: Names, mode: int, mtime: int) -> None:
-        """See `trees.set_attributes`; the mode is one of ``permissions``."""
+        """See `trees.set_attributes`; ``mode`` is limited by ``permissions``."""
         name, folder = self._reach(place)
         trees.set_attributes(name, self.permissions(mode), mtime, folder=folder)
 
@@ -219,7 +219,7 @@ class ChosenFolder:
     # -- the way to an entry
 
     def _reach(self, place: Names) -> tuple[bytes, int | None]:
-        """An entry's name and the open folder above it; or its path and None, where that cannot be."""
+        """An entry's name and the open folder above it; on a system without that, its path and None."""
         root = self._open_root()
         if not place:
             return (b".", root) if root is not None else (self.path, None)
@@ -233,7 +233,7 @@ class ChosenFolder:
         return place[-1], root if self._folder is None else self._folder
 
     def _reach_new(self, place: Names) -> tuple[bytes, int | None]:
-        """The same, for an entry that comes; Refused where its name is taken by another one that came."""
+        """The same for an entry to be made; Refused if, where case is ignored, another one that came has its name."""
         if not place:
             raise trees.Refused("a folder has that name")
         found = self._reach(place)
@@ -256,7 +256,7 @@ class ChosenFolder:
         return self._root
 
     def _enter(self, root: int, above: Names) -> None:
-        """Have the folder of these names open, from the one that is open if it is in that."""
+        """Open the folder of these names, from the one that is open if that is its parent."""
         if len(self.path) + sum(map(len, above)) + len(above) > MAX_PATH:
             raise trees.Refused("its folders are too many, or their names too long")
         inside = self._folder is not None and above[:-1] == self._above
@@ -289,7 +289,7 @@ class ChosenFolder:
             os.close(folder)
 
     def _forget(self, place: Names) -> None:
-        """What has this name will be another entry than before."""
+        """Leave the open folder if it is this entry or below it: the entry is about to be replaced or removed."""
         if self._above[: len(place)] == place:
             self._leave()
 
@@ -300,7 +300,7 @@ class ChosenFolder:
                 raise _no_folder()
 
     def _came(self, place: Names, made: bytes, folder: int | None) -> None:
-        """An entry has come, and ``made`` is there: find out, once, whether its folder tells upper from lower case."""
+        """An entry has come, as the file ``made``; find out, once, whether its folder ignores case."""
         above = place[:-1]
         if above in self._spelt or above in self._tells_case or made.swapcase() == made:
             return
@@ -322,7 +322,7 @@ class ChosenFolder:
 
 
 class _Branch:
-    """A folder below a chosen one, as `trees.walk` reaches what is in it."""
+    """A folder below a chosen one, as `trees.walk` reads it."""
 
     def __init__(self, folder: ChosenFolder, top: Names) -> None:
         self._folder = folder
@@ -340,5 +340,5 @@ def _no_folder() -> trees.Refused:
 
 
 def _folded(name: bytes) -> str:
-    """What names have in common that are one where upper and lower case are."""
+    """The form of a name that is the same for all names that differ only in case."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", trees.to_wire(name)).casefold())

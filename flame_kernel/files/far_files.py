@@ -39,7 +39,7 @@ from ..session.taken_over import refusal, taken_over
 
 # Most bytes of a file in one call on a multiplex server, which serves nobody else meanwhile.
 BURST = 2 << 20
-# About how many characters of requests go into one frame; escapes make up to twelve times as many bytes of them.
+# Most characters of requests in one frame; with JSON's escapes they take up to twelve times as many bytes.
 _MAX_TEXT = 80_000
 # Most bytes, and most files, of a transfer that needs no connection of its own.
 SMALL, FEW = 64 << 10, 16
@@ -47,8 +47,8 @@ SMALL, FEW = 64 << 10, 16
 _PATIENCE = 60.0
 
 Message = dict[str, Any]
-# Conversations on a session's own connection that have ended well, with the number of the next call, because it takes a
-# round trip to begin one.
+# Conversations on a session's own connection that have ended well, each with the number of its next call. They are used
+# again, because beginning one takes a round trip.
 _kept: weakref.WeakKeyDictionary[Session, list[tuple[str, int]]] = weakref.WeakKeyDictionary()
 # Called with each frame of an answer: its kind, and a dict, a memoryview, or a number of zeros.
 Handler = Callable[[int, Any], None]
@@ -63,7 +63,7 @@ class FarFiles:
 
     calls  whether requests are sent in calls, and no connection is taken over
     own    whether it has its own connection; otherwise it uses the session's
-    soon   whether the far side shall refuse what takes long
+    soon   whether the far side is to refuse what takes long
 
     Raises what `Connection` raises; ConnectionLost if the connection breaks later; SessionGone if the session has
     ended, or belongs to another client now.
@@ -149,7 +149,7 @@ class FarFiles:
         self.wait()
 
     def tell(self, request: Message) -> None:
-        """Send the frame that ends the last request, which gets the answer."""
+        """Send the frame that completes the last request; the answer comes to that request."""
         self.frames.send_control(request)
 
     def wait(self) -> None:
@@ -252,7 +252,7 @@ class FarFiles:
 
 
 def far_files(session: Session, *, small: bool = False) -> FarFiles:
-    """Make FarFiles of the kind that suits the server; ``small``: for little that takes no time there."""
+    """Make FarFiles of the kind that suits the server; ``small``: for requests that are small and quick there."""
     if small:
         return FarFiles(session, calls=True, own=False, soon=True)
     if session.server.get("servertype") == "multiplex":

@@ -27,7 +27,7 @@ from .far_files import FarFiles, error_in
 from .transfer import BATCH, Transfer, Transferred, checked_where, no_parent, wire_path
 from .uploads import Departure, Uploads
 
-# Nanoseconds by which two times of one file may differ: some file systems store times no more exactly.
+# Nanoseconds by which two times of one file may differ: some file systems store them less exactly.
 SAME_TIME = 1_000_000
 
 Entry = dict[str, Any]
@@ -40,7 +40,7 @@ class SyncOptions:
     delete    delete from the destination what is not in the source
     dry_run   only say what would be done
     checksum  compare contents, not times
-    exclude   patterns of names, or with a / in them of paths below the folder; what they match is left alone
+    exclude   patterns of names, or of paths below the folder if they have a /; what they match is left alone
     report    called with a line for each thing that is done, or would be
     """
 
@@ -190,8 +190,8 @@ class Sync(Transfer):
         return dict(checked_where(where, self._location))
 
     def _made_there(self, source: str, destination: str) -> bool:
-        """Make the folder there into which one comes, where it is missing and the one above it is not; in a dry run it
-        would be made. Whether it was missing."""
+        """Make the destination there if the source becomes a folder in it, and it is missing but its parent is not.
+        Return whether that is so; in a dry run nothing is made."""
         if _into(destination, source) == destination:
             return False
         where = self._where(destination)

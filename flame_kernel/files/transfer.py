@@ -4,7 +4,7 @@
 are the same already are skipped. Both use a connection of their own (`far_files.py`), made again when it breaks; a
 file then resumes after the part that has arrived with the right checksum.
 
-``sendfile`` and ``getfile`` are methods of Flame's own: one file, from and to bytes.
+``sendfile`` and ``getfile``, named as methods of Flame's own, copy one file from and to bytes.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class Transfer:
         return self._result()
 
     def get(self, patterns: list[str], dst: str) -> Transferred:
-        cwd, self._small = self._far_cwd(patterns), not any(map(glob.has_magic, patterns))  # they may take long
+        cwd, self._small = self._far_cwd(patterns), not any(map(glob.has_magic, patterns))  # these may take long
         sources = self._insist(lambda far: find(far, [wire_path(pattern) for pattern in patterns], cwd()))
         self._expect([(what["kind"], what["size"]) for _, _, what in sources])
         folder, places = _chosen(dst, [(name, what["kind"]) for _, name, what in sources])
@@ -292,7 +292,7 @@ class Transfer:
             self._far, self._calls = None, self._is_multiplex
 
     def _far_cwd(self, paths: list[str]) -> Callable[[], str | None]:
-        """Ask for the working folder of the session's cells, if a path needs it; returns what waits for the answer."""
+        """Ask for the working folder of the session's cells, if a path needs it; return a function that waits."""
         if all(path.startswith(("/", "~")) for path in paths):
             return lambda: None
         asked = self._session.request("cwd")

@@ -144,7 +144,7 @@ class Uploads:
         try:
             with self._source(one) as source:
                 if (source.size, source.mtime) != (one.size, one.what["mtime"]):
-                    offset = 0  # it has changed meanwhile: another part, if any
+                    offset = 0  # it has changed: what is there is part of the old content
                 write = {"op": "write", "path": one.path, "size": source.size, "mtime": source.mtime}
                 far.ask(dict(write, offset=offset), self._answer_to(one))
                 end = {"op": "done", "mode": source.mode, "mtime": source.mtime, "compare": source.size < SMALL}

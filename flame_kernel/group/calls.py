@@ -174,7 +174,7 @@ class Calls:
 
         ``values`` are bound to names before the cell, and ``modules`` sent there; ``on_text`` is called with each piece
         of text as it comes: host, stream, text.  ``program`` and ``count`` are as for ``Remote.cell``.
-        With ``notebook`` it is said, once a session, that rich output is off where it is.
+        With ``notebook``, each session says once that its rich output is off, if it is.
         """
         _check(values or ())
         if not isinstance(code, str):

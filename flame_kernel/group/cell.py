@@ -68,9 +68,9 @@ def begin_cell(
 ) -> Begun:
     """Begin a cell and collect its output in ``output``, which is the value; ``rendering`` filters it.
 
-    ``program`` is how it runs as a program, which has an empty stdin; in the mode ``cell`` it is a cell that has an
-    exit status. ``count`` is its number here.  Its value raises what the cell raised, as RemoteError, and FlameError if
-    its reply never comes.
+    ``program`` says how it runs as a program, with an empty stdin; in the mode ``cell`` it is a cell with an exit
+    status.  ``count`` is its number here.  ``Begun.value()`` raises what the cell raised, as RemoteError, and
+    FlameError if its reply never comes.
     """
     begun = time.monotonic()
     output.state = "running"

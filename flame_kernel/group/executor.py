@@ -83,7 +83,7 @@ class GroupExecutor(Executor):
         """Call ``work`` in this process with the `Remote` of the next free member."""
         task = Task(work, self._retries + 1)
         pressed = threading.Event()
-        with catch_interrupts(pressed.set):  # else a call would have begun that nobody knows of
+        with catch_interrupts(pressed.set):  # else Ctrl-C could leave a call running whose future nobody has
             with self._lock:
                 if self._is_shut:
                     raise RuntimeError("cannot schedule new futures after shutdown")
@@ -105,8 +105,8 @@ class GroupExecutor(Executor):
     ) -> Iterator[T]:
         """Call ``fn`` for each item and yield the results in order; ``chunksize`` items go to a member at a time.
 
-        With ``buffersize`` no more chunks are under way than that before a result is taken, and of the iterables no
-        more is read; they may have no end.
+        With ``buffersize``, at most so many chunks are begun before a result is taken, and the iterables are read only
+        that far; they may have no end.
         """
         chunksize = operator.index(chunksize)
         if chunksize < 1:

@@ -15,7 +15,7 @@ COMPARED = 400
 # Text that varies between hosts and runs: addresses of objects, times, numbers.
 _PASSING = re.compile(r"0x[0-9a-fA-F]+|\d+(?:[.:,_-]\d+)*")
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>0|[1-9]\d*)(?P<after>\D*)")
-# The session's folder in the name of a cell's file, as warnings say it: another one on each host.
+# The session's folder in the name of a cell's file, as warnings show it; it differs on each host.
 _FOLDER = re.compile(r"(?<![^\s'\"])[^\s'\"]*[\\/](?:flame_\w{1,16}|ipykernel)_\d+[\\/](?=\d+\.py\b)")
 # One of several sessions at a location, such as lab:9999/2.
 _SESSION = re.compile(r"(?P<before>.*:.*/)(?P<number>[1-9]\d*)(?P<after>)")

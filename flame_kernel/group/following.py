@@ -151,7 +151,7 @@ class Lines:
         for line in whole:
             self._say(host, name, line)
         if rest:
-            self._open[host, name] = rest.rpartition("\r")[2] or rest  # of an overwritten line its last form
+            self._open[host, name] = rest.rpartition("\r")[2] or rest  # of an overwritten line, only the last form
 
     def end(self) -> None:
         """Show the last lines, which have no line end."""

@@ -150,12 +150,12 @@ class GroupFuture(Future[Results]):
         self.complete()
 
     def settled(self, timeout: float) -> bool:
-        """As ``wait``, but where the future is held, that it is complete is not waited for."""
+        """As ``wait``, but True as soon as all hosts are done, even if the future is held and not yet completed."""
         with self._news:
             return self._news.wait_for(lambda: len(self._order) == len(self.hosts), timeout)
 
     def hold(self) -> None:
-        """Leave the end to `complete`: answers come on threads for which the callbacks of a user must not wait."""
+        """Leave the end to `complete`: answers come on threads that must not wait for a user's callbacks."""
         self._is_held = True
 
     def complete(self) -> None:

@@ -79,7 +79,7 @@ class Group(Calls, Sequence[Remote]):
     @property
     def noblock(self) -> NoBlock:
         """The same calls, which return futures at once."""
-        return NoBlock(self)  # made anew: a group that refers to itself lives, with its sessions, for a while
+        return NoBlock(self)  # not kept: a cycle would keep the sessions until the garbage collector runs
 
     @property
     def states(self) -> str:
@@ -255,7 +255,7 @@ class Group(Calls, Sequence[Remote]):
         if quick:
             future.hold()
         pressed = threading.Event()
-        with catch_interrupts(pressed.set):  # else some would have begun that nobody knows of
+        with catch_interrupts(pressed.set):  # else Ctrl-C could leave calls running that nobody knows of
             for member in self._members:
                 there = partial(work, member) if quick else partial(_worked, member, work, future)
                 jobs[member.label] = member.submit(there, partial(done, member), quick)

@@ -43,8 +43,8 @@ def register() -> str:
 
 
 def _only_one() -> Group:
-    """The group that is open, where there is one; raises TargetError. Those of ``%%flame -t`` count only where the
-    program has none of its own."""
+    """The only open group; raises TargetError if there is none, or more than one. Groups of ``%%flame -t`` count only
+    if the program has made none itself."""
     groups = [one for one in present() if not one.is_lasting] or list({one.labels: one for one in present()}.values())
     if len(groups) == 1:
         return groups[0]

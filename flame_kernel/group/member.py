@@ -39,7 +39,7 @@ def load_settings(where: str, settings: Mapping[str, Any]) -> Target:
 
 
 def _stops(remote: Remote) -> bool:
-    """Interrupt what runs there; whether there was anything, or nothing that could be asked."""
+    """Interrupt what runs there. False if the far side says that nothing runs; True also if it cannot be asked."""
     try:
         done = remote.interrupt()
         return not (done.done() and done.result() == {"done": "idle"})
@@ -173,8 +173,8 @@ class Member:
     def submit(self, work: Work, done: Done, quick: bool = False) -> Job:
         """Add a job behind all earlier ones. ``done`` is called on the member's thread.
 
-        ``quick``: the work waits for nothing and returns a `Begun`. Where the member is connected and idle it is then
-        done here and now, and ``done`` is called on the thread that has its answer.
+        ``quick``: the work waits for nothing and returns a `Begun`. If the member is connected and idle, it is then
+        done on this thread, and ``done`` is called on the thread that brings the answer.
         """
         job = Job(work, done)
         with self._lock:
@@ -235,7 +235,7 @@ class Member:
         remote = self._remote
         if not job.has_begun or remote is None:
             return False
-        if self._present is job and not _stops(remote):  # it has asked nothing yet, and is about to
+        if self._present is job and not _stops(remote):  # it runs nothing there yet, but is about to
             threading.Thread(target=self._stop_soon, args=(job, remote), name="flame-stop", daemon=True).start()
         return True
 
@@ -302,14 +302,14 @@ class Member:
             raise
 
     def _write(self, name: str, text: str) -> None:
-        write = self.text or self._write_here  # of a `Remote` that somebody uses by itself it appears here
+        write = self.text or self._write_here  # the latter if somebody uses the `Remote` without the group
         if write is not None:
             write(name, text)
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
             self._do(job)
-            job = None  # it may be what keeps its group
+            job = None  # the job may be the last to refer to its group
         if self._closed and self._remote is not None:  # it connected while the group was being closed
             with contextlib.suppress(FlameError):
                 self._remote.close()

@@ -42,8 +42,8 @@ def group(
     A member connects when it is first used; those in ``known`` are connected already, and the group leaves them open.
     ``load`` makes a member's target from its name and the settings; ``file`` is used in place of the usual
     targets.toml.  ``shared`` has members of other groups by label: they are reused with their sessions, and new members
-    are added to it.  ``back`` is called with the label of a member that is there again, in a new session; else that is
-    said on stderr.  ``confirmed`` is a yes where the rails of a target want one before code goes to several hosts.
+    are added to it.  ``back`` is called with the label of a member that is there again, in a new session; without it a
+    line on stderr says so.  ``confirmed`` says yes where rails of a target ask before code goes to several hosts.
 
     Raises TargetError.
     """
@@ -78,8 +78,8 @@ def _register_backend() -> None:
 
 
 def _present(words: str | Sequence[str], shared: Mapping[str, Member]) -> list[Member] | None:
-    """The members whose labels ``words`` are, such as ``lab:9999/2``: a session of several on one server has no other
-    name. None if one of them is no member that can be reused."""
+    """The members that ``words`` name by their labels, such as ``lab:9999/2``: one of several sessions on a server has
+    no other name. None if no label is of that kind, or if one of them names no member that can be reused."""
     labels = [part.strip() for part in words.split(",")] if isinstance(words, str) else list(words)
     found = [shared[label] for label in dict.fromkeys(labels) if label in shared and not shared[label].is_closed]
     return found if len(found) == len(set(labels)) and any("/" in label for label in labels) else None
@@ -108,8 +108,8 @@ def _of_remotes(remotes: Any, confirmed: bool) -> Group:
 
 
 def _can_stay(member: Member | None, known: Remote | None) -> bool:
-    """Whether a member can be reused; not if it is closed, or if ``known`` is now another connection of that name, or
-    none."""
+    """Whether a member can be reused: it must be open, and use ``known``, the connection of its name; or one of its own
+    if that is None."""
     return member is not None and not member.is_closed and member.lent is known
 
 

@@ -70,7 +70,7 @@ class HostOutput(HasStreams):
         return [data for data in self.displays if set(data) - {"text/plain"}]
 
     def withheld(self, words: str) -> None:
-        """Something is not shown, for this reason."""
+        """Called when something is not shown, with a sentence that says so."""
         self.stream("stderr", f"[{words}]\n")
 
     def sink(self, remote: Remote, rendering: Rendering) -> Callable[[Event], None]:
@@ -135,7 +135,7 @@ class HostOutput(HasStreams):
                 self._plain(data)
 
     def _plain(self, data: dict[str, Any]) -> None:
-        """A display that is only text is a part of the cell's text."""
+        """Add a display that is only text to the cell's text."""
         if set(data) <= {"text/plain"}:
             start = "\n" if self._is_open else ""
             self.stream("stdout", f"{start}{plain_text(str(data.get('text/plain', '')))}\n")
@@ -160,7 +160,7 @@ class HostOutput(HasStreams):
         self._left = KEPT
 
     def pages(self, payload: Any) -> None:
-        """What the reply has for a pager, as ``name?`` gives it: it is a part of the cell's text."""
+        """Add what the reply has for a pager, as of ``name?``, to the cell's text."""
         for one in payload if isinstance(payload, list) else []:
             if isinstance(one, dict) and one.get("source") == "page" and isinstance(one.get("data"), dict):
                 with self._lock:

@@ -52,7 +52,7 @@ def joined(found: Mapping[str, Any]) -> Any:
     parts = list(found.values())
     try:
         return _joined(parts, type(parts[0]))
-    except Exception as error:  # libraries have classes of their own for parts that do not fit
+    except Exception as error:  # each library raises errors of its own for parts that do not fit
         shapes = {host: str(getattr(one, "shape", "")) for host, one in found.items()}
         why = f"their shapes differ ({_by_host(shapes)})" if len(set(shapes.values())) > 1 else one_line(str(error))
         raise FlameError(f"the parts cannot be joined: {why}; pull them one by one") from None

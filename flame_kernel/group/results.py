@@ -24,7 +24,7 @@ from . import folding
 
 # How many errors are shown with their traceback; of the others only the first lines.
 WHOLE = 4
-# The style of an error in a table: Jupyter's own background, as no one red can be read in both of its themes.
+# The style of an error in a table: Jupyter's own background; no single red is readable in both of its themes.
 _ERROR = "background: var(--jp-rendermime-error-background); border-left: 3px solid #c62828; padding-left: 4px"
 # Most characters of a value's repr in a table.
 _SHOWN = 2000
@@ -155,7 +155,7 @@ def in_a_line(error: BaseException) -> str:
         name = type(error).__name__
         try:
             words = str(error)
-        except Exception:  # a class of the user's own; Python says these words
+        except Exception:  # a class of the user's own; Python shows these words, too
             words = "<exception str() failed>"
     return name + (f": {words}" if words else "")
 
@@ -176,9 +176,9 @@ def told_errors(errors: Mapping[str, BaseException], total: int, whole: int = 0,
 
 
 def _folded(errors: Mapping[str, BaseException], mask: bool) -> list[tuple[str, tuple[str, ...], bool]]:
-    """Each different error text with its hosts, and whether those of others differ in what is masked; the host's own
-    location and name are ignored in comparing, and of sessions that died all numbers: pids, and how much memory there
-    was."""
+    """Each different error text with its hosts, and whether their texts differ in masked numbers. The comparison
+    ignores the location and the name of a host. For sessions that died it ignores all numbers, such as pids and amounts
+    of memory."""
     said, keys = {}, {}
     for host, error in errors.items():
         said[host] = _of_any(host, error)
@@ -215,7 +215,7 @@ def _digest(value: Any) -> str:
 
 
 def _hashes(value: Any) -> Iterator[str]:
-    kind = type(value)  # not isinstance: a stand-in for a list of a host is no list here
+    kind = type(value)  # not isinstance: a stand-in passes that as a list, and is none
     if issubclass(kind, (list, tuple)):
         for one in value if set(map(type, value)) - _EXACT else ():
             yield from _hashes(one)

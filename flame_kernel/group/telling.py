@@ -95,8 +95,8 @@ def _signal(word: str | None) -> int:
 
 
 def tell(screen: Screen, results: CellResults, wanted: CellOptions) -> None:
-    """Show what a cell has given on all hosts; errors only where they are not raised, as those of hosts that do not
-    answer while others do."""
+    """Show a cell's output on all hosts. Errors are shown only if they are not raised, such as those of hosts that do
+    not answer while others do."""
     outputs = results.outputs
     if wanted.how == "fold":
         if not wanted.stream:

@@ -42,7 +42,7 @@ from .output import CellOutput, show_profile
 
 # How many finished background jobs stay in the list.
 LISTED = 50
-# Seconds: if a second Ctrl-C comes sooner, the user wants to stop waiting at once.
+# Seconds between two Ctrl-C that count as one row; the third Ctrl-C of a row ends the wait.
 QUICK = 1.0
 # Seconds that a cell may take to end after an interrupt.
 STOP_PATIENCE = 3.0

@@ -49,7 +49,8 @@ from .jobs import table
 from .old_python import in_words
 from .output import show_profile
 
-# For var_expand, which also looks for names in its caller's frame: our frames have a `name` and a `line` of their own.
+# The depth for var_expand. It would also find names of the frame at that depth, such as our own `name` and `line`; so
+# deep there is none.
 _NO_FRAME = 1_000_000
 
 
@@ -75,7 +76,7 @@ class Commands:
         return do(line)
 
     def _check_rails(self, line: Line) -> None:
-        """FlameError where a command writes on a server that is to be read only."""
+        """Raise FlameError for a command that writes on a server whose rails say read_only."""
         is_written, name = rails.written(line, self._connections.knows)
         if not is_written:
             return

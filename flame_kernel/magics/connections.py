@@ -106,8 +106,8 @@ class Connections:
         return name, remote
 
     def hosts(self, words: str | None) -> tuple[str | None, dict[str, Any]]:
-        """What names the server of the connection ``words``, and its settings; of the current one for None. Other words
-        are those of targets, and have no settings."""
+        """How to reach the server of the connection ``words`` (None: the current one) again: its name or location, and
+        its settings. Words that name no connection are those of targets: they are returned without settings."""
         name = self.current if words is None else words
         if name not in self._remotes:
             return words, {}

@@ -141,7 +141,7 @@ class Job(HasStreams):
         if self._over.is_set():
             return False
         self._cancelled = True
-        with contextlib.suppress(FlameError):  # the reply fails too, and tells it
+        with contextlib.suppress(FlameError):  # the reply fails too, and gives the reason
             self._remote.session.interrupt(self.request_id, gently)
         return True
 

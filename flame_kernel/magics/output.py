@@ -36,8 +36,8 @@ _NO_WIDGETS = "[widgets of the far side show as text here: there is no front end
 
 @contextlib.contextmanager
 def in_one_line() -> Iterator[None]:
-    """A context: IPython shows an error of ours, raised in it, as one line, because a traceback of our code tells a
-    user nothing.
+    """A context. IPython shows an error of ours that is raised in it as one line: a traceback of our code would not
+    help a user.
 
     An error with a traceback of the far side is shown with that.
     """
@@ -46,7 +46,7 @@ def in_one_line() -> Iterator[None]:
     except (FlameError, KeyboardInterrupt) as error:
         if not hasattr(error, "_render_traceback_"):
             words = str(error)
-            if isinstance(error, SessionGone):  # no new session is opened by itself
+            if isinstance(error, SessionGone):  # a new session is opened only if the user asks for it
                 words = f"the session at {error.location} is gone: {error.reason}; %flame connect begins a new one"
             text = f"\x1b[0;31m{type(error).__name__}\x1b[0m" + (f": {plain_text(words)}" if words else "")
             error._render_traceback_ = lambda: [text]  # type: ignore[union-attr]

@@ -24,14 +24,14 @@ from .output import in_one_line
 INSTALLED = ("px", "autopx", "pxresult", "pxconfig")
 # Cells that get no automatic line: those that begin with a line of ours, or with another cell magic.
 _OURS = re.compile(rf"\s*(%%|%({'|'.join(('flame', 'autoflame', *INSTALLED))})\b)")
-# The last group.
+# The target that means the last group: the slice of all its members.
 _BEFORE = ":"
 
 
 class Auto:
     """``%autoflame``: every cell goes to a group, until ``%autoflame`` is run again. An IPython input transformer.
 
-    check  raises FlameError for a target that is none
+    check  raises FlameError for a target that does not exist
     """
 
     def __init__(self, check: Callable[[str], None]) -> None:

@@ -164,7 +164,7 @@ RESULTS: dict[str, Check] = {
 }
 
 _BATCHES = ("poll", "watch", "replay")
-# How an answer is called in the error that refuses it.
+# What the error that refuses an answer calls it.
 _WORDS = {"hello": "an agent that does not say what it is", "open": "an agent that does not say what it is"}
 
 
@@ -446,7 +446,7 @@ def reply(shape: str, content: dict[str, Any], location: str) -> dict[str, Any]:
 # -- files -----------------------------------------------------------------------------------------------------------
 
 _MODE = whole(0, 0o7777_7777)
-# Nanoseconds: the largest time of a file. Beyond that of any file system, but accepted by system calls.
+# Nanoseconds: the largest time of a file. No file system has one as large, but system calls accept it.
 MAX_TIME = 1 << 91
 _TIME = whole(-MAX_TIME + 1, MAX_TIME - 1)
 _WHAT: dict[str, Check] = {

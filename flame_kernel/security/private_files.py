@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 # Flags to open a file that must not exist yet, and to open one for appending.
-# Those of Windows leave line ends as they are, and descriptors to us alone.
+# Those of Windows keep line ends as they are, and keep child processes from inheriting the descriptor.
 _ALWAYS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY", "O_NOINHERIT"))
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _ALWAYS
 _MORE = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _ALWAYS

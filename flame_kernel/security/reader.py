@@ -52,8 +52,8 @@ def read_value(data: bytes | bytearray | memoryview, budget: Budget = PLAIN_ANSW
 
 
 def _bytes_alone(data: bytes | bytearray | memoryview) -> bytes | None:
-    """The value if it is one bytes object, as today's Pythons write it, which all answers of our agent are; None for
-    any other pickle, and one in any other form."""
+    """The value, if ``data`` is a pickle of one bytes object in the form that current Pythons write; else None.
+    Answers of our agent are such pickles, so most of them need no machine."""
     if len(data) < _SHORTEST:
         return None
     (proto, protocol, frame, framed), size, at = _OPENING.unpack_from(data), 0, _OPENING.size

@@ -8,8 +8,8 @@ under ``trust`` or ``rich``.  From any other server only text and pictures are s
 - no comms, so no widgets; no payloads except the text of a pager, and ``exit``
 - updates only of its own displays, output only in its own cells, and a limited rate of messages
 
-That rich output is off is said once per session, with what to do. Anything else withheld is said in one line, once per
-cell.
+Once per session a line says that rich output is off, and what to do. Anything else withheld is said in one line, once
+per cell.
 
 At both levels, prompts name the server unless it is our own, so that the user knows who gets a password. Such a prompt
 is one short line that begins with the name; the rest of what a program asks is output above it.

@@ -18,7 +18,7 @@ MAX_LINE = 4096
 # Seconds since 1970: in the year 5138.
 MAX_MOMENT = 1e11
 
-# The classes of values that need no look: they hold nothing, and are no numbers.
+# Values of these types need no check: they hold no other values, and are not numbers.
 _WORDS = frozenset((str, bool, type(None)))
 
 Check = Callable[[Any, str], None]

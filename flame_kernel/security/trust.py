@@ -45,10 +45,10 @@ def pickler(python: Any, named: Named) -> Callable[[object], bytes]:
         file = io.BytesIO()
         try:
             Pickler(file, PROTOCOL).dump(value)
-        except Exception as error:  # pickling runs the user's code, which may raise anything; its text is told
+        except Exception as error:  # pickling runs the user's code, which may raise anything; our error has its text
             if isinstance(error, CannotTravel):
                 raise
-            advice = _hint(same, python) if str(error).startswith("Can't") else ""  # it finds no name for something
+            advice = _hint(same, python) if str(error).startswith("Can't") else ""  # pickle found no name for something
             raise CannotTravel(f"a {type(value).__qualname__} cannot be pickled: {error}{advice}") from error
         return file.getvalue()
 
@@ -100,6 +100,6 @@ def _needed(error: Exception) -> str:
         return f" (install it here: {sys.executable} -m pip install cloudpickle)"
     if isinstance(error, ModuleNotFoundError):
         return f"; have the module {error.name} here too, or fetch a plain part of it"
-    if isinstance(error, AttributeError):  # of a class that its module has not here
+    if isinstance(error, AttributeError):  # the module here does not have that class
         return "; define it here too, or fetch a plain part of it"
     return ""

@@ -408,6 +408,6 @@ _TABLE: dict[int, Callable[[Machine], Any]] = {
     0x81: lambda m: m.reduce(),  # NEWOBJ
     0x92: lambda m: m.new_object_ex(),
     ord("b"): lambda m: m.build(),
-    ord("0"): lambda m: m.pop(),  # POP and POP_MARK: of what a tuple or an object has that contains itself
+    ord("0"): lambda m: m.pop(),  # POP and POP_MARK: written for a tuple or an object that contains itself
     ord("1"): lambda m: m.pop_mark(),
 }

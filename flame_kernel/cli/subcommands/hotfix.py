@@ -56,7 +56,7 @@ class Hotfix(Connecting):
             try:
                 shown, _ = hotfix(remote.session, {"name": name, "undo": undo}, text or "")
             except FlameError:
-                if remote.session.server["fresh"]:  # nothing is in it
+                if remote.session.server["fresh"]:  # the session was made for this, and is empty
                     remote.close()
                 raise
         print(plain_text(shown))
