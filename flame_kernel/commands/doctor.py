@@ -450,7 +450,7 @@ def _compared(offsets: list[tuple[float, float]]) -> Check:
         return Check("clock", OK, f"in step, within {max(took / 2 * 1000, 1):.0f} ms")
     side = "ahead of" if apart > 0 else "behind"
     words = f"{abs(apart):.0f} s {side} ours"
-    return Check("clock", NOTE, words, "set it by NTP: certificates and the times of files go by it")
+    return Check("clock", NOTE, words, "set it by NTP: certificates and the times of files depend on it")
 
 
 def _tls_parts(settings: Tls) -> list[str]:

@@ -185,7 +185,7 @@ COMMANDS: tuple[Command, ...] = (
         "audit",
         "list the cells that were noted, where a target has rails",
         more="[targets.NAME.rails] in targets.toml holds back from slips on a production host: confirm, max_hosts, "
-        "read_only, window, colour, log. They are no wall.",
+        "read_only, window, colour, log. They guard against mistakes, not against intent.",
         examples=("%flame audit",),
         passes=True,
     ),
@@ -409,9 +409,9 @@ CELL = Command(
     "run the cell on a far side: output, figures, prompts and errors appear here; Ctrl-C and Stop stop it",
     (),
     (_TARGETS, _IN, _PULL, replace(_OUT, flags=("--out",)), *_WAITING, *_CELL_OPTIONS),
-    more="With several targets the cell runs on all of them at once, and equal output is told once. "
-    "--pull then gives a mapping by host, and --out binds the results. In the Remote Flame kernel it is for others "
-    "than where cells run, or for some of their group; nobody is asked there for input().",
+    more="With several targets the cell runs on all of them at once, and equal output is shown once. "
+    "--pull then gives a mapping by host, and --out binds the results. In the Remote Flame kernel it is for servers "
+    "other than where cells run, or for some of their group; input() gets no answer there.",
     examples=("%%flame -i samples -o mean", "%%flame --bg --out job", "%%flame -t web --mask"),
 )
 # The magics of %flame px --install.

@@ -124,7 +124,7 @@ class Way:
         if isinstance(error, ConnectionRefusedError):
             return CannotConnect(self.location, "refused")
         if isinstance(error, ConnectionResetError):
-            seen = "it reset the connection without a word, as a forwarded port does that leads to nobody"
+            seen = "it reset the connection at once, as a forwarded port does when nothing listens at its other end"
             return CannotConnect(self.location, "closed", seen)
         if isinstance(error, FileNotFoundError):
             return CannotConnect(self.location, "refused", "there is no such socket file")

@@ -37,7 +37,7 @@ class FlameSettings(Configurable):
     linger = Unicode("", help='How long a session lives without a client, such as "24 h".').tag(config=True)
     journal = Unicode("", help='How much unread output is kept there, such as "256 MB".').tag(config=True)
     when_full = Unicode("", help="Beyond that: drop its middle with a mark, or block the cell.").tag(config=True)
-    fast = Bool(False, help="Find out dead links in 15 s instead of 45.").tag(config=True)
+    fast = Bool(False, help="Detect a dead link within 15 s instead of 45.").tag(config=True)
 
     def values(self) -> dict[str, Any]:
         """The settings that are set, for ``load_target``."""

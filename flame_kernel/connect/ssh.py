@@ -157,7 +157,7 @@ class Tunnel:
     def _open(self, seconds: float, login: float, alive: float, ask: Ask | None) -> None:
         if not hasattr(socket, "AF_UNIX"):
             raise TargetError(
-                f"{self.location} is not to be had on this system so far, whose Python has no unix sockets; run ssh "
+                f"{self.location} cannot be used here: this system's Python has no unix sockets; run ssh "
                 "yourself: ssh -N -L 9999:localhost:PORT HOST, and connect to localhost:9999"
             )
         if shutil.which("ssh") is None:
@@ -265,7 +265,7 @@ class Tunnel:
                 if ended is not None:
                     raise self._failure()
                 if time.monotonic() > deadline:
-                    raise CannotConnect(str(self.location), "ssh", "it is not logged in in time")
+                    raise CannotConnect(str(self.location), "ssh", "it did not log in in time")
                 if questions is not None and ask is not None:
                     began = time.monotonic()
                     self._pass_on(questions, ask)

@@ -57,7 +57,7 @@ class Content:
             return
         self.more = answer.get("last") is False
         if self.more and len(self.bytes) == self._before:
-            raise UnsafeAnswer(self._location, "a file that does not come forward")
+            raise UnsafeAnswer(self._location, "a file of which nothing more comes")
         self._before = len(self.bytes)
 
     def _too_large(self, what: str) -> TransferError:

@@ -301,7 +301,7 @@ class Downloads:
                 raise UnsafeAnswer(far.location, "a file that ends before it began")
             elif payload.get("last") is False:
                 if one.incoming.at == one.offset:
-                    raise UnsafeAnswer(far.location, "a file that does not come forward")
+                    raise UnsafeAnswer(far.location, "a file of which nothing more comes")
                 one.incoming.pause()
                 one.offset, one.incoming = one.incoming.at, None
                 far.ask(*self._question(far, one))

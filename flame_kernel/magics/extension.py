@@ -85,7 +85,7 @@ class FlameMagics(Magics):
             return None
         seconds = self.timeout if line["timeout"] is None else line["timeout"]
         if seconds < 0:
-            raise FlameError(f"--timeout takes a number of seconds, not {seconds:g} is none")
+            raise FlameError(f"--timeout is a number of seconds from 0 on, not {seconds:g}")
         background = line["bg"] or not (line["block"] or self.block)
         raise_error = self.raise_error and not line["no_raise_error"]
         return self.cells.run(RunOptions(line, background, raise_error, seconds or None), code)

@@ -83,7 +83,7 @@ def opener(trusted: bool, named: Callable[[Any], Any] | None = None) -> Callable
         def persistent_load(self, name: Any) -> Any:
             found = None if named is None else named(name)
             if found is None:
-                raise pickle.UnpicklingError("it names a class that is gone here")
+                raise pickle.UnpicklingError("it names a class that no longer exists here")
             return found
 
     def loads(data: bytes) -> Any:

@@ -139,7 +139,7 @@ def test_what_is_not_well_formed(line: str, says: str, flame: Run) -> None:
         "targets add a h:1 --linger often": "give a time such as",
         "certs there": "nothing to certify",
         "certs there --client a/b": "not a usable name",
-        "certs there --client me --days 0": "0 days cannot be",
+        "certs there --client me --days 0": "0 is not a number of days",
         "serve --host 0.0.0.0": "others can reach 0.0.0.0, so TLS is needed there",
         "serve --tls nowhere": "there is no server.pem in",
         "serve --python /no/such": "no interpreter",

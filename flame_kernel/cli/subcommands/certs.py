@@ -41,7 +41,7 @@ class Certs(Command):
         if not options.host and not options.client:
             raise TargetError("nothing to certify; name the server's --host, or a --client")
         if not 1 <= options.days <= 36500:
-            raise TargetError(f"{options.days} days cannot be; give a number from 1 to 36500")
+            raise TargetError(f"{options.days} is not a number of days from 1 to 36500")
         authority = Authority(options.folder.expanduser().absolute())
         print(f"CA                   {authority.certificate}")
         if options.host:

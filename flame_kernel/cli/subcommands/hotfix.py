@@ -69,5 +69,5 @@ def _read(file: str) -> str:
     except (OSError, UnicodeDecodeError) as e:
         raise TargetError(f"cannot read {file}: {getattr(e, 'strerror', None) or e}; name the new text here") from None
     if not text.strip():
-        raise TargetError(f"{'stdin' if file == '-' else file} is empty; it is to have the function's new text")
+        raise TargetError(f"{'stdin' if file == '-' else file} is empty; it must contain the function's new text")
     return text
