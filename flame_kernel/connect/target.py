@@ -77,7 +77,7 @@ class Timeouts:
 
     connect: float = 10.0  # from looking up the name to the end of the handshake
     call: float = 30.0
-    poll: float = 20.0  # how long the server may hold a poll that has no news
+    poll: float = 25.0  # how long the server may hold a poll that has no news
     poll_deadline: float = 35.0  # how long we wait for the answer to a poll
     login: float = 40.0  # of ssh, with jump hosts; the ssh host must answer within `connect`
 

@@ -29,7 +29,7 @@ MOST_EACH = 19
 # ipyparallel's engines start so many at a time: more of them outrun their controller's patience on few cores.
 BATCH = 8
 PATIENCE = 600
-IDLE = 20.0
+IDLE = 50.0
 KEY = "FLAME_BENCHMARK_KEY"  # the variable that has it
 
 

@@ -156,7 +156,7 @@ def write(folder: Path, text: str, mode: int = 0o600) -> None:
 def test_nothing_named_is_a_server_of_its_own(tmp_path: Path) -> None:
     target = load_target(environ={}, config_dir=tmp_path)
     assert target == Target()
-    assert (target.location, target.key, target.timeouts) == (None, None, Timeouts(10, 30, 20, 35))
+    assert (target.location, target.key, target.timeouts) == (None, None, Timeouts(10, 30, 25, 35))
     target = load_target(environ={"FLAME_KEY_FILE": "/none", "FLAME_PLACE": "process"}, config_dir=tmp_path)
     assert (target.location, target.key, target.place) == (None, None, "process")
 

@@ -96,7 +96,7 @@ def test_two_clients_of_one_session(shell: Shell, server: FlameServer) -> None:
             owner.session.ask("consent", id=ask_id, allow=next(answers))
 
         owner.on_takeover = answer
-        is_one_sentence_of(shell.run("%flame attach shared --ask").text, "keeps it")
+        is_one_sentence_of(shell.run("%flame attach shared --ask").text, "keeps the session shared")
         assert "shared: the session at " in shell.ok("%flame attach shared --ask").out
         assert len(asked) == 2
         with pytest.raises(FlameError, match="another client"):

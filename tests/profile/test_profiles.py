@@ -71,11 +71,11 @@ def threads(far: Remote) -> list[str]:
 
 def test_known_shares(known: Remote) -> None:
     before = known.evaluate("dict(spent)")
-    profile = known.profile(1.5, thread="worker")
+    profile = known.profile(3, thread="worker")
     spent = {name: seconds - before[name] for name, seconds in known.evaluate("dict(spent)").items()}
     shares = profile.by_function()
-    for name, seconds in spent.items():
-        assert abs(shares[name][1] - seconds / sum(spent.values())) < 0.08, f"{spent}\n{profile}"
+    for name, seconds in spent.items():  # of 300 samples, a share of 0.7 has a standard deviation of 0.026
+        assert abs(shares[name][1] - seconds / sum(spent.values())) < 0.1, f"{spent}\n{profile}"
     assert profile.total == pytest.approx(profile.seconds, rel=0.1)
     assert "sum(range(100))" in str(profile)
     assert 0 < profile.cost < 0.04 * profile.seconds  # it promises 2 %, looked at every 20 samples
