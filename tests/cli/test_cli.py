@@ -218,7 +218,7 @@ def test_certificates_in_two_commands(flame: Run, tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
     code, _, err = flame("certs c --client me")
     assert code == 1
-    assert "is there already" in err
+    assert "exists already" in err
     before = (folder / "me.pem").read_bytes()
     assert flame("certs c --client me --replace")[0] == 0
     assert (folder / "me.pem").read_bytes() != before

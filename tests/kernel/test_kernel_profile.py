@@ -91,4 +91,4 @@ def test_memory(site: Site) -> None:
     assert "not noted any more" in ok(k.execute("%flame memory --stop")).stdout
     error = k.execute("%flame memory").error
     assert error is not None
-    assert "%flame memory --start begins that" in error["evalue"]
+    assert "start that with %flame memory --start" in error["evalue"]

@@ -602,7 +602,7 @@ def test_two_names_that_are_one_here(home: Home, monkeypatch: pytest.MonkeyPatch
         ([("size", 6), ("hole", 1 << 62)], "more bytes than were announced"),
         ([("size", -1)], "wrong shape"),
         ([("size", "x")], "wrong shape"),
-        ([("size", 6), ("last", False)], "does not come forward"),
+        ([("size", 6), ("last", False)], "of which nothing more comes"),
     ],
 )
 def test_a_file_in_memory_is_as_large_as_was_announced(

@@ -281,7 +281,7 @@ def test_a_daemon_of_the_apps_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 serve(daemon)
             assert daemon._pyroHmacKey is None
             assert "Pyro.Flame" not in daemon.objectsById
-        with pytest.raises(TargetError, match="cannot be chosen for a daemon"):
+        with pytest.raises(TargetError, match="cannot be set for an existing daemon"):
             serve(object(), port=1)
         with pytest.raises(TargetError, match="not a listening Pyro4 daemon"):
             serve(object())
