@@ -444,8 +444,8 @@ def test_authorities(tmp_path: Path) -> None:
     for make, says in (
         (lambda: authority.server([]), "give a host"),
         (lambda: authority.server(["a b"]), "usable host name"),
-        (lambda: authority.server(["x"]), "is there already"),
-        (lambda: authority.client("me"), "is there already"),
+        (lambda: authority.server(["x"]), "exists already"),
+        (lambda: authority.client("me"), "exists already"),
         (lambda: authority.client("ca"), "not a usable name"),
         (lambda: authority.client("../me"), "not a usable name"),
         (lambda: certs.fingerprint(tmp_path / "ca" / "ca.key"), "no PEM certificate"),
