@@ -29,14 +29,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[FlameServer]:
     far.stop()
 
 
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("key") / "server.key"
-    path.touch(mode=0o600)
-    path.write_text(KEY)
-    return path
-
-
 def run(where: str, key: Path | None, *words: object, **how: Any) -> subprocess.CompletedProcess[bytes]:
     options = ["-t", where, *(["--key-file", str(key)] if key else [])]
     return subprocess.run(

@@ -87,14 +87,6 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("key") / "server.key"
-    path.touch(mode=0o600)
-    path.write_text(KEY)
-    return path
-
-
-@pytest.fixture(scope="module")
 def servers() -> Iterator[dict[farside.Python, FlameServer]]:
     far = {python: FlameServer(python, key=KEY) for python in (OLDEST, NEWEST)}
     yield far
