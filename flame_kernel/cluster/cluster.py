@@ -270,7 +270,10 @@ class FlameCluster(SpecCluster):
         known = {one["name"] for one in self.scheduler_info["workers"].values()}
         if not isinstance(worker, Worker) or name in known:
             return
-        if worker.status in (Status.closing, Status.closed):  # by the user: as in dask, ``await cluster`` starts another
+        if worker.status in (
+            Status.closing,
+            Status.closed,
+        ):  # by the user: as in dask, ``await cluster`` starts another
             del self.workers[name]
         elif self.wants(name) and not worker.host.is_silent:
             self._futures.add(asyncio.ensure_future(worker.renew()))

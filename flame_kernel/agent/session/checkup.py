@@ -8,7 +8,7 @@ import tempfile
 from . import gpus, session
 
 # Packages that cells may want. Their versions are found without importing them.
-PACKAGES = ("IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow")
+PACKAGES = ("IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow", "cloudpickle", "dask")
 
 
 def report():
