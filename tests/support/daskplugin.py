@@ -23,7 +23,7 @@ from distributed import utils_test
 from distributed.utils_test import cleanup, loop, loop_in_thread
 
 from flame_kernel.cluster.cluster import FlameCluster
-from flame_kernel.cluster.processes import Worker
+from flame_kernel.cluster.dask_processes import Worker
 
 __all__ = ["cleanup", "loop", "loop_in_thread"]  # fixtures of the tests
 
