@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from flame_kernel.connect.target import Timeouts
-from flame_kernel.session.amount import AHEAD
+from flame_kernel.session.poll_size import AHEAD
 from flame_kernel.session.inbox import Inbox
 from flame_kernel.session.line import Line
 from flame_kernel.session.link import Link
