@@ -6,10 +6,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from flame_kernel.connect.target import Timeouts
-from flame_kernel.session.poll_size import AHEAD
 from flame_kernel.session.inbox import Inbox
 from flame_kernel.session.line import Line
 from flame_kernel.session.link import Link
+from flame_kernel.session.poll_size import AHEAD
 from flame_kernel.session.polling import EARLY, Polling
 
 EVENT = {"type": "stream", "request": "1", "content": {"name": "stdout", "text": "x"}, "number": 1}
