@@ -14,7 +14,7 @@ from .tables import aligned
 COLUMNS = ("session", "place", "notebook", "started", "state", "runs", "waiting", "client")
 # Columns that are shown only where a session has something there; and those that may be cut, to so many characters.
 _OPTIONAL = ("notebook", "runs", "waiting")
-_SHORTENED = {"notebook": 10, "runs": 10, "client": 10}
+_SHORTENED = {"runs": 10, "notebook": 10, "client": 10}
 # Characters of the code of a cell that a table shows.
 CODE_WIDTH = 30
 

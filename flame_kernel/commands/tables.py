@@ -17,15 +17,13 @@ def aligned(rows: Sequence[Sequence[str]], shortened: Mapping[int, int] = _NONE)
     """A line for each row, without what a terminal would obey; every row has as many cells as the first.
 
     ``shortened``: the numbers of the columns whose cells may be cut so that lines have at most WIDTH characters, and
-    the fewest characters that each keeps. What was cut ends with ``…``.
+    the fewest characters that each keeps; the first of them is cut first. What was cut ends with ``…``.
     """
     shown = [[" ".join(plain_text(cell).splitlines()) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    while sum(widths) + 2 * (len(widths) - 1) > WIDTH:
-        number = max(shortened, key=lambda one: widths[one] - shortened[one], default=0)
-        if widths[number] <= shortened.get(number, widths[number]):
-            break
-        widths[number] -= 1
+    for number, least in shortened.items():
+        too_much = max(0, sum(widths) + 2 * (len(widths) - 1) - WIDTH)
+        widths[number] = max(min(widths[number], least), widths[number] - too_much)
     cut = [[_cut(cell, width) for cell, width in zip(row, widths, strict=True)] for row in shown]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cut]
 

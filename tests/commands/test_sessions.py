@@ -28,7 +28,7 @@ def test_a_row_for_each_session() -> None:
     heading, *rows = (re.split(r"  +", line) for line in sessions.lines(living, "train"))
     assert tuple(heading) == sessions.COLUMNS
     assert rows == [
-        ["train (this one)", "child", "fit.ipynb", "2026-03-04", "busy", "fit(everything,…", "3 MiB", "ann@desk"],
+        ["train (this one)", "child", "fit.ipynb", "2026-03-04", "busy", "fit(everythin…", "3 MiB", "ann@desk"],
         ["idle", "process", "-", "2026-03-04", "idle", "-", "-", "none for 3 min 5 s"],
     ]
 
