@@ -37,10 +37,10 @@ from ..forward import browser
 from ..forward.forwards import Forward
 from ..terminal import plain_text
 from . import versions
+from .certs import Roles
+from .dask_processes import Scheduler, Worker
 from .host import Host
 from .network import LOOPBACK, Here, Party, Ports, Reachability
-from .processes import Scheduler, Worker
-from .roles import Roles
 
 # The port of a dashboard, if it is free.
 DASHBOARD = 8787

@@ -18,12 +18,12 @@ from typing import Any, TypeGuard
 
 from Pyro4 import constants
 
-from ..connect.amounts import size_in_words
 from ..connect.dial import addresses
 from ..connect.installation import another_flame
 from ..connect.name_server import found
 from ..connect.target import Target
 from ..connect.tls import Tls
+from ..connect.units import size_in_words
 from ..errors import AgentError, CannotConnect, FlameError, TargetError, cap
 from ..serve.embedded import EmbeddedServer
 from ..session.agent_client import AgentClient

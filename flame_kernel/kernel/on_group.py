@@ -11,11 +11,12 @@ from ..commands.far_path import get_paths, put_paths, sync_paths
 from ..commands.parsing import Line, words_of
 from ..commands.tables import aligned
 from ..errors import FlameError, GroupError
-from ..group import folding, lines
+from ..group import commands as of_group
+from ..group import folding
 from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.results import Results, told_errors
-from ..packages.words import on_each, read
+from ..packages.commands import on_each, read
 from ..remote.modules import send_named
 from ..session.session import Session
 from ..session.user import agrees
@@ -107,12 +108,12 @@ class OnGroup:
         await self._look(cell, monitor.top, mask=False)
 
     async def profile(self, cell: Any, line: Line) -> None:
-        await self._show_profile(cell.request_id, lines.profiles(self._group, line.values), line.values)
+        await self._show_profile(cell.request_id, of_group.profiles(self._group, line.values), line.values)
 
     async def _look(self, cell: Any, once: Callable[[Session], str], mask: bool) -> None:
         """Ask all hosts, also while something runs there."""
         group = self._group
-        self._say(cell, await self._waits.until(on_thread(lambda: lines.looked(group, once, mask), "look")))
+        self._say(cell, await self._waits.until(on_thread(lambda: of_group.looked(group, once, mask), "look")))
 
     # -- files and values ----------------------------------------------------------------------------------------------
 
@@ -171,12 +172,12 @@ class OnGroup:
         await self._done(cell, self._group.noblock.each(lambda remote: send_named(remote.session, name)), tell)
 
     async def hot(self, cell: Any, line: Line) -> None:
-        await self._done(cell, *lines.hot(self._group, line.values))
+        await self._done(cell, *of_group.hot(self._group, line.values))
 
     async def hotfix(self, cell: Any, line: Line, text: str = "") -> dict[str, Any]:
         """Fix a function on each host, or offer its text for the next cell."""
         offered: list[str] = []
-        await self._done(cell, *lines.hotfix(self._group, line.values, text, offered.append))
+        await self._done(cell, *of_group.hotfix(self._group, line.values, text, offered.append))
         return offer(offered[0]) if offered else {}
 
     async def pip(self, cell: Any, line: Line) -> None:

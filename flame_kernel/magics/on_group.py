@@ -7,9 +7,9 @@ from typing import Any
 
 from ..commands import monitor, rails
 from ..commands.parsing import Line
-from ..connect.rails import Rails
+from ..connect.rails_table import Rails
 from ..errors import FlameError, GroupError
-from ..group import lines
+from ..group import commands
 from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.results import Results, told_errors
@@ -55,14 +55,14 @@ class OnGroup:
         return self._groups.of(line["target"] or self._groups.current)
 
     def where(self, line: Line) -> None:
-        print(lines.looked(self.group(line), lambda one: monitor.where(one, line["all"], monitor.ALL), mask=True))
+        print(commands.looked(self.group(line), lambda one: monitor.where(one, line["all"], monitor.ALL), mask=True))
 
     def top(self, line: Line) -> None:
-        print(lines.looked(self.group(line), monitor.top, mask=False))
+        print(commands.looked(self.group(line), monitor.top, mask=False))
 
     def profile(self, line: Line) -> None:
         """Show the profiles of all hosts as one. Ctrl-C ends them early."""
-        takings = lines.profiles(self.group(line), line.values)
+        takings = commands.profiles(self.group(line), line.values)
         try:
             profile, saved = finished(gathered(takings), line.values)
         except KeyboardInterrupt:
@@ -74,10 +74,10 @@ class OnGroup:
             print(plain_text(saved))
 
     def hot(self, line: Line) -> None:
-        _done(*lines.hot(self.group(line), line.values))
+        _done(*commands.hot(self.group(line), line.values))
 
     def hotfix(self, line: Line, text: str = "") -> None:
-        _done(*lines.hotfix(self.group(line), line.values, text, self._shell.set_next_input))
+        _done(*commands.hotfix(self.group(line), line.values, text, self._shell.set_next_input))
 
 
 def _done(future: GroupFuture, tell: Callable[[Results], str]) -> None:

@@ -18,7 +18,7 @@ import distributed.deploy.ssh as theirs
 from distributed import utils_test
 
 from flame_kernel.cluster.cluster import FlameCluster
-from flame_kernel.cluster.processes import Worker
+from flame_kernel.cluster.dask_processes import Worker
 
 YARD = os.environ["FLAME_YARD"]
 # Dask's tests give a worker five seconds to find its scheduler, and a test thirty; this machine may be busy.

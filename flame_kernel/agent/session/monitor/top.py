@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from .. import windows
+from ... import windows
 from . import gpus
 
 # Seconds over which CPU use is measured.

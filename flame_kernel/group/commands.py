@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import FlameError
-from ..hot import words
+from ..hot import commands
 from ..profile.asking import ProfileOptions, Taking
 from ..session.session import Session
 from . import folding
@@ -51,7 +51,7 @@ def profiles(group: Group, values: Mapping[str, Any]) -> dict[str, Taking]:
 
 def hot(group: Group, values: Mapping[str, Any]) -> tuple[GroupFuture, Callable[[Results], str]]:
     """``%flame hot`` on all hosts: its future, and what tells its results."""
-    future = group.noblock.each(lambda remote: words.hot(remote.session, values))
+    future = group.noblock.each(lambda remote: commands.hot(remote.session, values))
     return future, lambda results: folding.told(dict(results.ok), total=len(results))
 
 
@@ -69,4 +69,4 @@ def hotfix(
         shown = {host: shown for host, (shown, _) in results.ok.items()}
         return "\n".join([folding.told(shown, mask=True, total=len(results)), *more])
 
-    return group.noblock.each(lambda remote: words.hotfix(remote.session, values, text)), tell
+    return group.noblock.each(lambda remote: commands.hotfix(remote.session, values, text)), tell

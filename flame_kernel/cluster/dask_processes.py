@@ -14,10 +14,10 @@ from distributed.deploy.spec import ProcessInterface
 
 from ..errors import FlameError, cap
 from ..terminal import one_line, plain_text
+from .certs import Roles
 from .far_side import GRACE
 from .host import Host
 from .network import LOOPBACK, Ports
-from .roles import Roles
 
 # Seconds that a process may take to start; and after which its end no longer counts as a repeated failure.
 STARTING, LASTING = 60.0, 60.0
