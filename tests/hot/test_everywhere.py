@@ -84,7 +84,7 @@ def test_a_group_in_the_magics(
         assert "forgotten" in shell.ok("%flame hot --off").out
         assert "2 hosts" in shell.ok("%flame profile --all --idle --seconds 0.2").out
         assert "── web/1 ──" in shell.ok("%flame top -t web*2").out
-        assert "no cell is running" in shell.ok("%flame where").out
+        assert "no cell runs" in shell.ok("%flame where").out
         refused = shell.run("%flame memory --types").text
         assert "%flame memory is for one host, and web*2 is a group; connect to one of its hosts" in refused
         assert "a live view is for one host" in shell.run("%flame where --every 1").text
