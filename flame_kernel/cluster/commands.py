@@ -168,7 +168,7 @@ def in_kernel(names: MutableMapping[str, Any], asked: str) -> None:
 
 def code_for(asked: Mapping[str, Any]) -> str:
     """The cell there that calls `in_kernel`."""
-    return f"__import__({__name__!r}, fromlist=['words']).in_kernel(globals(), {json.dumps(asked)!r})"
+    return f"__import__({__name__!r}, fromlist=['in_kernel']).in_kernel(globals(), {json.dumps(asked)!r})"
 
 
 # -- for dask's own tools

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..agent.wire import message as wire
-from ..connect.pyro_message import MAX_MESSAGE
 from ..security import answers
+from ..security.limits import MAX_ANSWER
 
 # Bytes asked for in one poll: fewer after one that was cut or took SLOW seconds, more after a full one within QUICK.
 LEAST, FIRST, MOST = 1 << 8, 1 << 16, 1 << 21
@@ -77,7 +77,7 @@ class Amount:
             self._forget()
             self._mark = piece["mark"]
         at, size = piece["at"], piece["size"]
-        if len(buffers) != 1 or at != len(self._parts) or not 0 < len(buffers[0]) <= size - at or size > MAX_MESSAGE:
+        if len(buffers) != 1 or at != len(self._parts) or not 0 < len(buffers[0]) <= size - at or size > MAX_ANSWER:
             raise wire.WireError("a piece that does not fit")
         self._parts += buffers[0]
         if len(self._parts) < size:
