@@ -268,7 +268,14 @@ class FlameCluster(SpecCluster):
     def _look_for(self, name: Any) -> None:
         worker = self.workers.get(name)
         known = {one["name"] for one in self.scheduler_info["workers"].values()}
-        if isinstance(worker, Worker) and name not in known and self.wants(name) and not worker.host.is_silent:
+        if not isinstance(worker, Worker) or name in known:
+            return
+        if worker.status in (
+            Status.closing,
+            Status.closed,
+        ):  # by the user: as in dask, ``await cluster`` starts another
+            del self.workers[name]
+        elif self.wants(name) and not worker.host.is_silent:
             self._futures.add(asyncio.ensure_future(worker.renew()))
 
     # -- for the user

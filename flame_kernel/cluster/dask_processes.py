@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import dask.config
+from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface
 
 from ..errors import FlameError, cap
@@ -255,6 +256,7 @@ class Worker(FarProcess):
             await asyncio.wait_for(self.host.ask("stop", self.key), GRACE)
 
     async def close(self) -> None:
+        self.status = Status.closing
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
