@@ -1,4 +1,4 @@
-"""Amount: how many bytes a poll asks for, which depends on what has come through; and answers that come in pieces.
+"""PollSize: how many bytes a poll asks for, which depends on what has come through; and answers that come in pieces.
 
 If a line is cut again and again, polls ask for less until an answer comes through. If not even a small batch does, an
 answer comes in pieces, over as many connections as it takes: see `agent/log/reading.py`.
@@ -24,7 +24,7 @@ TRIES = 3
 AHEAD = FIRST
 
 
-class Amount:
+class PollSize:
     """How much the polls of one session ask for."""
 
     def __init__(self, location: str) -> None:
@@ -35,7 +35,7 @@ class Amount:
         self._parts = bytearray()
 
     def __repr__(self) -> str:
-        return f"<Amount {self._batch}, {len(self._parts)} in pieces>"
+        return f"<PollSize {self._batch}, {len(self._parts)} in pieces>"
 
     @property
     def is_partial(self) -> bool:
