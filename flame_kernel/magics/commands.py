@@ -190,7 +190,7 @@ class Commands:
             if line["kill"] is not None:
                 self._kill(remote, line["kill"])
                 return
-            print(sessions.table(remote.session.sessions().result(), remote.session.session_id))
+            print(*sessions.lines(remote.session.sessions().result(), remote.session.session_id), sep="\n")
 
     def _kill(self, remote: Remote, name: str) -> None:
         if name == remote.session.session_id:
