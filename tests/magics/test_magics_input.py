@@ -61,7 +61,7 @@ CASES = {
     "no statement": ("%flame exec -t pi", ("%flame exec needs STATEMENTS",)),
     "a module without a name": ("%flame module", ("%flame module needs MODULE",)),
     "a module that is no name": ("%flame module os-path", ("'os-path' is not a module",)),
-    "a module that is not there": ("%flame module nosuch", ("nosuch cannot be imported at pi: ", "No module named")),
+    "a module that is not there": ("%flame module nosuch", ("nosuch cannot be imported at ", ": No module named")),
     "as what": ("%flame module os as", ("as NAME",)),
     "as two things": ("%flame module os as a b", ("as NAME",)),
     "as no name": ("%flame module os as 1a", ("'1a' is not a name",)),
