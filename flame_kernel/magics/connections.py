@@ -126,7 +126,8 @@ class Connections:
         if name in file.tables or ":" in name:
             known = f"there are {', '.join(self.names)}" if self.names else "none is made yet"
             return FlameError(f"there is no connection {name!r}, {known}; make it: %flame connect {name}")
-        return TargetError(unknown(name, file.with_targets({one: str(at.location) for one, at in self.items()})))
+        words = unknown(name, file.with_targets({one: str(at.location) for one, at in self.items()}))
+        return TargetError(words if self.names else f"{words}; nothing is connected yet: %flame connect")
 
     def connect(
         self, where: str | None, alias: str | None, options: dict[str, Any], ask: Ask
