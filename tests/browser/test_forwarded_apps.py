@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import urllib.parse
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -24,7 +23,9 @@ from flame_kernel.remote.remote import Remote
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(180),
-    pytest.mark.leaves("Lab, its kernel and the browser live as long as the module: nothing_is_left looks then"),
+    pytest.mark.leaves(
+        "the app, Lab, its kernel and the browser live as long as the module: nothing_is_left looks then"
+    ),
 ]
 
 # Its button counts there; the page shows what the far side says.
@@ -49,14 +50,13 @@ class Host(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def host(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+def host(nothing_is_left: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     file = tmp_path_factory.mktemp("app") / "counter.py"
     file.write_text(APP)
     port = free_port()
-    # Bokeh asks from which addresses its pages may come: itself, and Jupyter's server.
-    origins = [f"localhost:{port}", urllib.parse.urlsplit(lab.url).netloc]
+    # Bokeh wants to know from where its pages may come: its own address, and that of Jupyter's server.
     words = [sys.executable, "-m", "bokeh", "serve", str(file), "--port", str(port)]
-    words += [f"--allow-websocket-origin={one}" for one in origins]
+    words += [f"--allow-websocket-origin={one}" for one in (f"localhost:{port}", "127.0.0.1:*", "localhost:*")]
     with contextlib.ExitStack() as stack:
         (within,) = stack.enter_context(netns.alone(1))
         server = stack.enter_context(farside.stopped(FlameServer(farside.pythons()[-1], unix=True, within=within)))
@@ -116,6 +116,7 @@ def test_a_page_stays_alive_over_cuts(host: Host, chromium_browser: Browser) -> 
             context.close()
 
 
+@pytest.mark.long
 def test_by_a_click_in_jupyterlab(host: Host, lab: Lab, chromium_browser: Browser) -> None:
     notebook = pick_kernel(open_lab(chromium_browser, lab))
     output = notebook.output(notebook.run(f"%flame connect {host.server.location}\n%flame forward {host.port}"))

@@ -1,4 +1,4 @@
-"""Packages for hosts that have no network, as users ask for them: what works there, and a sentence for each that cannot.
+"""Packages for hosts that have no network, as users ask for them: what works there, and a sentence for what does not.
 
 Each host is a network namespace with nothing but a loopback interface, and its home a file system of its own.
 """
@@ -157,6 +157,7 @@ def test_the_pip_of_the_host_says_what_it_cannot(far: Callable[[str], FlameServe
     assert "Traceback" not in said.out + said.err
 
 
+@pytest.mark.long
 def test_it_goes_on_after_cuts_and_after_its_end(far: Callable[[str], FlameServer], home: Path, house: Path) -> None:
     server, size = far("size=200m"), 12 * MiB
     _large(house, size)
