@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import urllib.parse
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import farside
@@ -49,14 +51,14 @@ class Host(NamedTuple):
     port: int
 
 
-@pytest.fixture(scope="module")
-def host(nothing_is_left: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    file = tmp_path_factory.mktemp("app") / "counter.py"
+@contextlib.contextmanager
+def hosting(folder: Path, *origins: str) -> Iterator[Host]:
+    """The host and its app, whose pages may also come from these addresses."""
+    file = folder / "counter.py"
     file.write_text(APP)
     port = free_port()
-    # Bokeh wants to know from where its pages may come: its own address, and that of Jupyter's server.
     words = [sys.executable, "-m", "bokeh", "serve", str(file), "--port", str(port)]
-    words += [f"--allow-websocket-origin={one}" for one in (f"localhost:{port}", "127.0.0.1:*", "localhost:*")]
+    words += [f"--allow-websocket-origin={one}" for one in origins]
     with contextlib.ExitStack() as stack:
         (within,) = stack.enter_context(netns.alone(1))
         server = stack.enter_context(farside.stopped(FlameServer(farside.pythons()[-1], unix=True, within=within)))
@@ -88,8 +90,13 @@ def _cut(pi: Remote, link: FlakyLink) -> None:
     wait_until(lambda: pi.forwards.cuts > seen, "it has seen the cut")
 
 
-def test_a_page_stays_alive_over_cuts(host: Host, chromium_browser: Browser) -> None:
-    with FlakyLink(host.server.location) as link, light(link.location) as pi, pi.forward(host.port) as one:
+def test_a_page_stays_alive_over_cuts(tmp_path: Path, chromium_browser: Browser) -> None:
+    with (
+        hosting(tmp_path) as host,
+        FlakyLink(host.server.location) as link,
+        light(link.location) as pi,
+        pi.forward(host.port) as one,
+    ):
         assert one.url == f"http://localhost:{host.port}/"
         page = _page(chromium_browser)
         sockets: list[str] = []
@@ -117,26 +124,29 @@ def test_a_page_stays_alive_over_cuts(host: Host, chromium_browser: Browser) -> 
 
 
 @pytest.mark.long
-def test_by_a_click_in_jupyterlab(host: Host, lab: Lab, chromium_browser: Browser) -> None:
-    notebook = pick_kernel(open_lab(chromium_browser, lab))
-    output = notebook.output(notebook.run(f"%flame connect {host.server.location}\n%flame forward {host.port}"))
-    with notebook.page.expect_popup() as opened:
-        output.locator("a[href*='/proxy/']").click()
-    app = opened.value
-    _counted(app, 1)
-    assert app.url.startswith(f"{lab.url}proxy/{host.port}/")
-    app.close()
-    made = "from flame import FlameCluster\ncluster = FlameCluster([{!r}], scheduler='first', n_workers=1, quiet=True)"
-    cell = notebook.run(f"%%local\n{made.format(host.server.location)}\nprint(cluster.network); cluster")
-    output = notebook.output(cell)
-    expect(output).to_contain_text("link")
-    with notebook.page.expect_popup() as opened:
-        output.locator("a[href*='/status']").first.click()
-    dashboard = opened.value
-    expect(dashboard.get_by_text("Task Stream").first).to_be_visible()
-    expect(dashboard.get_by_text("Bytes stored", exact=False).first).to_be_visible()
-    dashboard.screenshot(path="/opt/scratch/dask/dashboard.png")
-    assert "/proxy/" in dashboard.url
-    dashboard.close()
-    notebook.run("%%local\ncluster.close()")
-    notebook.run("%flame forwards --stop")
+def test_by_a_click_in_jupyterlab(tmp_path: Path, lab: Lab, chromium_browser: Browser) -> None:
+    """Through jupyter-server-proxy, which is Jupyter's own server: Bokeh has to know that address."""
+    with hosting(tmp_path, urllib.parse.urlsplit(lab.url).netloc) as host:
+        notebook = pick_kernel(open_lab(chromium_browser, lab))
+        output = notebook.output(notebook.run(f"%flame connect {host.server.location}\n%flame forward {host.port}"))
+        with notebook.page.expect_popup() as opened:
+            output.locator("a[href*='/proxy/']").click()
+        app = opened.value
+        assert app.url.startswith(f"{lab.url}proxy/{host.port}/")
+        _counted(app, 1)
+        app.close()
+        made = f"cluster = FlameCluster([{host.server.location!r}], scheduler='first', n_workers=1, quiet=True)"
+        cell = notebook.run(f"%%local\nfrom flame import FlameCluster\n{made}\nprint(cluster.network); cluster")
+        output = notebook.output(cell)
+        expect(output).to_contain_text("link")
+        with notebook.page.expect_popup() as opened:
+            output.locator("a[href*='/status']").first.click()
+        dashboard = opened.value
+        assert "/proxy/" in dashboard.url
+        expect(dashboard.get_by_text("Task Stream").first).to_be_visible()
+        expect(dashboard.get_by_text("Bytes stored", exact=False).first).to_be_visible()
+        dashboard.screenshot(path="/opt/scratch/dask/dashboard.png")
+        notebook.page.screenshot(path="/opt/scratch/dask/lab.png")
+        dashboard.close()
+        notebook.run("%%local\ncluster.close()")
+        notebook.run("%flame forwards --stop all")

@@ -22,8 +22,8 @@ import shell as command
 from farside import FlameServer, pythons, wait_until
 from flakylink import FlakyLink
 from ports import light
-from test_packages import wheel
 from transfers import MiB
+from wheelhouse import wheel
 
 import flame
 from flame_kernel.errors import FlameError
