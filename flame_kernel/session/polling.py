@@ -129,6 +129,8 @@ class Polling:
         took, received = time.monotonic() - self._asked, line.connection.bytes_received - self._received
         self._amount.suit(took, received)
         self._poll = self._next()
+        # Where a writer waits for the next acknowledgement, the server answers with nothing, to be told it at once.
+        acknowledges = self._poll["ack"] > poll["ack"]
         if received >= AHEAD and not self._multiplex:
             # Much more is coming: the server prepares the next batch while this one is shown.
             self._poll["ack"] = poll["after"]
@@ -138,7 +140,7 @@ class Polling:
         if self._multiplex:
             self._pause = POLL_BUSY_FIRST if events else min(self._pause * 1.5, POLL_BUSY_LAST)
             return self._pause if self._is_busy() else POLL_IDLE
-        return EARLY if not events and took < EARLY and not self._amount.is_partial else 0.0
+        return EARLY if not (events or acknowledges or self._amount.is_partial) and took < EARLY else 0.0
 
     def _next(self) -> dict[str, Any]:
         after = self._inbox.ack

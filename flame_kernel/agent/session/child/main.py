@@ -27,7 +27,7 @@ from .. import core, descriptors, import_path, places
 from ..monitor import stacks
 from . import loopback, processes
 from . import stacks as child_stacks
-from .frames import WARM, read_frame, send_frame
+from .frames import WARM, Frames, send_frame
 
 # Most bytes of output that the server has not taken yet: a cell that prints more has to wait.
 MOST_UNSENT = 2 << 20
@@ -46,7 +46,8 @@ SIGNAL_AGAIN = 0.1
 
 def main(sock, left=()):
     """Run the child; never returns. ``left``: the entries removed from the import path, see ``launch``."""
-    options = wire.decode(_first_frame(sock))[0]
+    frames = Frames(sock)
+    options = wire.decode(_first_frame(frames))[0]
     tempdirs.use(options["scratch"])
     sock.set_inheritable(False)  # not through ``descriptors``: on Windows a socket has none
     given = sys.argv[2:]
@@ -74,7 +75,7 @@ def main(sock, left=()):
     if taker is not None:
         taker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, taker)
         taker.settimeout(None)  # gevent or a default timeout would make it non-blocking
-    threads.start("receiver", _receive_to_the_end, sock, taker, me, log, sender)
+    threads.start("receiver", _receive_to_the_end, frames, taker, me, log, sender)
     while not me.ends.locked():  # a lane that ended otherwise has been replaced
         me.run_on_main()
     me.ends.release()
@@ -82,12 +83,12 @@ def main(sock, left=()):
     os._exit(0)
 
 
-def _first_frame(sock):
+def _first_frame(frames):
     """The server's first message. A child that was started before a session asked for it ends if none does."""
-    frame = read_frame(sock)
+    frame = frames.read()
     if frame == WARM:
         ipython.available()
-        frame = read_frame(sock)
+        frame = frames.read()
     if frame is None:
         os._exit(0)
     return frame
@@ -233,9 +234,9 @@ def _receive_to_the_end(*args):
         _kill()
 
 
-def _receive(sock, taker, me, log, sender):
+def _receive(frames, taker, me, log, sender):
     while True:
-        frame = read_frame(sock)
+        frame = frames.read()
         if frame is None:
             me.wait_started(START_GRACE)
             _end_process(1)
