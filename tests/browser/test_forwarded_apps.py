@@ -52,13 +52,13 @@ class Host(NamedTuple):
 
 
 @contextlib.contextmanager
-def hosting(folder: Path, *origins: str) -> Iterator[Host]:
-    """The host and its app, whose pages may also come from these addresses."""
+def hosting(folder: Path, *options: str) -> Iterator[Host]:
+    """The host and its app; in options for ``bokeh serve``, PORT is its port."""
     file = folder / "counter.py"
     file.write_text(APP)
     port = free_port()
     words = [sys.executable, "-m", "bokeh", "serve", str(file), "--port", str(port)]
-    words += [f"--allow-websocket-origin={one}" for one in origins]
+    words += [one.replace("PORT", str(port)) for one in options]
     with contextlib.ExitStack() as stack:
         (within,) = stack.enter_context(netns.alone(1))
         server = stack.enter_context(farside.stopped(FlameServer(farside.pythons()[-1], unix=True, within=within)))
@@ -125,15 +125,19 @@ def test_a_page_stays_alive_over_cuts(tmp_path: Path, chromium_browser: Browser)
 
 @pytest.mark.long
 def test_by_a_click_in_jupyterlab(tmp_path: Path, lab: Lab, chromium_browser: Browser) -> None:
-    """Through jupyter-server-proxy, which is Jupyter's own server: Bokeh has to know that address."""
-    with hosting(tmp_path, urllib.parse.urlsplit(lab.url).netloc) as host:
+    """Through jupyter-server-proxy. The paths in Bokeh's pages are absolute, so it has to be told where they are."""
+    origin = urllib.parse.urlsplit(lab.url).netloc
+    options = (f"--allow-websocket-origin={origin}", "--prefix=/proxy/absolute/PORT")
+    with hosting(tmp_path, *options) as host:
         notebook = pick_kernel(open_lab(chromium_browser, lab))
         output = notebook.output(notebook.run(f"%flame connect {host.server.location}\n%flame forward {host.port}"))
         with notebook.page.expect_popup() as opened:
             output.locator("a[href*='/proxy/']").click()
         app = opened.value
         assert app.url.startswith(f"{lab.url}proxy/{host.port}/")
+        app.goto(f"{lab.url}proxy/absolute/{host.port}/counter")
         _counted(app, 1)
+        app.screenshot(path="/opt/scratch/dask/bokeh.png")
         app.close()
         made = f"cluster = FlameCluster([{host.server.location!r}], scheduler='first', n_workers=1, quiet=True)"
         cell = notebook.run(f"%%local\nfrom flame import FlameCluster\n{made}\nprint(cluster.network); cluster")
