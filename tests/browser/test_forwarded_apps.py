@@ -137,7 +137,6 @@ def test_by_a_click_in_jupyterlab(tmp_path: Path, lab: Lab, chromium_browser: Br
         assert app.url.startswith(f"{lab.url}proxy/{host.port}/")
         app.goto(f"{lab.url}proxy/absolute/{host.port}/counter")
         _counted(app, 1)
-        app.screenshot(path="/opt/scratch/dask/bokeh.png")
         app.close()
         made = f"cluster = FlameCluster([{host.server.location!r}], scheduler='first', n_workers=1, quiet=True)"
         cell = notebook.run(f"%%local\nfrom flame import FlameCluster\n{made}\nprint(cluster.network); cluster")
@@ -149,8 +148,6 @@ def test_by_a_click_in_jupyterlab(tmp_path: Path, lab: Lab, chromium_browser: Br
         assert "/proxy/" in dashboard.url
         expect(dashboard.get_by_text("Task Stream").first).to_be_visible()
         expect(dashboard.get_by_text("Bytes stored", exact=False).first).to_be_visible()
-        dashboard.screenshot(path="/opt/scratch/dask/dashboard.png")
-        notebook.page.screenshot(path="/opt/scratch/dask/lab.png")
         dashboard.close()
         notebook.run("%%local\ncluster.close()")
         notebook.run("%flame forwards --stop all")
