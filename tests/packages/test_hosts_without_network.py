@@ -173,7 +173,8 @@ def test_it_goes_on_after_cuts_and_after_its_end(far: Callable[[str], FlameServe
         before, link.rate = link.passed["up"], 20 * MiB
         process = subprocess.Popen(
             [command.COMMAND, "pip", "-t", link.location, "install", "-y", "large"],
-            env={**command._clean(), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(house)},
+            # What it has fetched stays in its temporary folder.
+            env={**command._clean(), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(house), "TMPDIR": str(home.parent)},
             stdin=subprocess.DEVNULL,
         )
         with process:
