@@ -26,6 +26,7 @@ from ...remote import bulk
 from ...shell import compiler
 from ...wire import message as wire
 from .. import descriptors, program_pipes
+from ..interrupt import outcome
 from ..monitor import monitor, top
 from . import exit_reason, fork_server, loopback, prestart, processes, stops
 from . import stacks as child_stacks
@@ -195,7 +196,7 @@ class ChildCore:
                 return False  # it was already answered from here, without the child
             self._programs.settle(request_id)
             if self._stops.ended(request_id):
-                self.tell(request_id, stops.outcome(event["content"]))
+                self.tell(request_id, outcome(event["content"]))
         elif kind == "ready":
             self.described = event["content"]
         event.pop("number", None)

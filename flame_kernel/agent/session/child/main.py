@@ -168,9 +168,9 @@ def _interrupt_one(me, request_id):
             me.interrupt(request_id)
         elif os.name == "nt":  # no signal ends the wait for a process, so the interrupt must come before that ends
             _interrupt_main(me, running)
-            lane.interrupt_children()
+            lane.interrupts.interrupt_children()
         else:
-            lane.interrupt_children()
+            lane.interrupts.interrupt_children()
             _interrupt_main(me, running)
 
 
@@ -184,7 +184,7 @@ def _state_of(me, message):
                 where = stacks.call(me, lane)
             except Exception:  # the cell runs meanwhile, so its frames may be gone
                 where = "Python code"
-            seen.update(runs=True, noticed=lane.noticed == request["id"], asks=me.asks(lane), where=where)
+            seen.update(runs=True, noticed=lane.interrupts.noticed == request["id"], asks=me.asks(lane), where=where)
     return seen
 
 
@@ -303,7 +303,7 @@ def _leave(me):
     running = lane.request
     lane.close()
     if running is not None:
-        lane.interrupt_children()
+        lane.interrupts.interrupt_children()
         _interrupt_main(me, running)
     if not me.ends.acquire(timeout=LEAVE_GRACE):  # it is in C code, or ignores the stop
         _end_process(0)
