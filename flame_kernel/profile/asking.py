@@ -124,6 +124,16 @@ def take(session: Session, options: ProfileOptions) -> Profile:
         raise
 
 
+def together(takings: Mapping[str, Taking]) -> Profile:
+    """The profiles of several hosts, as ``gathered``; Ctrl-C ends them early."""
+    try:
+        return gathered(takings)
+    except KeyboardInterrupt:
+        for one in takings.values():
+            one.stop()
+        return gathered(takings)
+
+
 def finished(profile: Profile, values: Mapping[str, Any], name: str = "") -> tuple[Profile, str]:
     """Compare a profile (option ``against``) and save it (``output``); returns it, and a sentence about the file."""
     against, output = values.get("against"), values.get("output")
