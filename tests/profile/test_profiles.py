@@ -74,8 +74,8 @@ def test_known_shares(known: Remote) -> None:
     profile = known.profile(3, thread="worker")
     spent = {name: seconds - before[name] for name, seconds in known.evaluate("dict(spent)").items()}
     shares = profile.by_function()
-    for name, seconds in spent.items():  # of 300 samples, a share of 0.7 has a standard deviation of 0.026
-        assert abs(shares[name][1] - seconds / sum(spent.values())) < 0.1, f"{spent}\n{profile}"
+    for name, seconds in spent.items():  # 300 samples on a busy machine have a standard deviation of 0.035
+        assert abs(shares[name][1] - seconds / sum(spent.values())) < 0.15, f"{spent}\n{profile}"
     assert profile.total == pytest.approx(profile.seconds, rel=0.1)
     assert "sum(range(100))" in str(profile)
     assert 0 < profile.cost < 0.04 * profile.seconds  # it promises 2 %, looked at every 20 samples
