@@ -1,6 +1,6 @@
 """Pyro's messages: bytes out and in, their header, signature and compression, and the wording of a refusal.
 
-Memory grows only with the bytes received, and decompression is bounded.
+Memory grows only with the bytes received; `security/limits.py` says how many there may be.
 """
 
 from __future__ import annotations
@@ -14,18 +14,14 @@ import socket
 import ssl
 import struct
 import time
-import zlib
 from collections.abc import Mapping
 from typing import NoReturn
 
 from Pyro4 import constants, message
 
-from ..errors import UnsafeAnswer
+from ..security.limits import check_size, inflate
 from ..security.reader import refuse
 from . import tls
-
-MAX_MESSAGE = 64 * 1024 * 1024  # bytes of an answer as it is sent
-MAX_INFLATED = 64 * 1024 * 1024  # bytes of a compressed answer after decompression
 
 HEADER = struct.Struct(message.Message.header_format)
 _ANNOTATION = struct.Struct("!4sH")
@@ -66,7 +62,7 @@ class Answer:
         if self.serializer != serializer:
             refuse(f"serializer {self.serializer} instead of {serializer}")
         if self.flags & message.FLAGS_COMPRESSED:
-            return inflate(self.data, MAX_INFLATED)
+            return inflate(self.data)
         return self.data
 
 
@@ -118,8 +114,7 @@ class Channel:
         total = kind + version + size + chunks_size + flags + serializer + seq + message.Message.checksum_magic
         if checksum != total & 0xFFFF:
             refuse("a damaged header")
-        if not 0 <= size <= MAX_MESSAGE:
-            refuse(f"a message of {size} bytes, the limit is {MAX_MESSAGE}")
+        check_size(size)
         answer = Answer(kind, flags, seq, serializer)
         if size <= _SMALL:  # copying is cheaper than receiving twice
             both = self.read(chunks_size + size, deadline)
@@ -231,20 +226,6 @@ def marshal_text(data: bytes | bytearray | memoryview) -> str:
     if start + size != len(raw):
         refuse("a refusal of the wrong length")
     return raw[start:].decode("utf-8", "replace")
-
-
-def inflate(data: bytes | bytearray | memoryview, limit: int) -> bytes:
-    """``data`` decompressed; UnsafeAnswer if it is damaged, or longer than ``limit`` bytes, where this stops."""
-    engine = zlib.decompressobj()
-    try:
-        out = engine.decompress(data, limit + 1)
-    except zlib.error:
-        raise UnsafeAnswer("", "compressed data that cannot be decompressed") from None
-    if len(out) > limit:
-        refuse(f"compressed data of more than {limit} bytes")
-    if not engine.eof or engine.unused_data:
-        refuse("compressed data that does not end where it says")
-    return out
 
 
 def signature(key: bytes, data: bytes | bytearray | memoryview, annotations: Mapping[str, bytes]) -> bytes:

@@ -22,7 +22,7 @@ from ..session.session import Session
 from ..session.user import agrees
 from ..terminal import one_line, plain_text
 from .backend import FarSide
-from .exchange import Exchange, offer
+from .copy_commands import CopyCommands, offer
 from .groups import Groups
 from .iopub import Publisher
 from .waits import Stopped, Waits, on_thread
@@ -40,7 +40,7 @@ class OnGroup:
         groups: Groups,
         publisher: Publisher,
         waits: Waits,
-        exchange: Exchange,
+        copies: CopyCommands,
         say: Callable[[Any, str], None],
         show_profile: Callable[..., Coroutine[Any, Any, None]],
     ) -> None:
@@ -48,7 +48,7 @@ class OnGroup:
         self._groups = groups
         self._publisher = publisher
         self._waits = waits
-        self._exchange = exchange
+        self._copies = copies
         self._say = say
         self._show_profile = show_profile
 
@@ -140,7 +140,7 @@ class OnGroup:
         self, cell: Any, line: Line, server: str | None, begin: Callable[[Any], GroupFuture], before: str = ""
     ) -> None:
         if server not in (None, self._far.target.name):
-            await getattr(self._exchange, line.name)(cell, line)
+            await getattr(self._copies, line.name)(cell, line)
             return
 
         def tell(results: Results) -> str:
@@ -150,11 +150,11 @@ class OnGroup:
         await self._done(cell, begin(self._group.noblock), tell)
 
     def _is_target(self, name: str) -> bool:
-        return name == self._far.target.name or name in Exchange.targets()
+        return name == self._far.target.name or name in CopyCommands.targets()
 
     async def push(self, cell: Any, line: Line) -> None:
         wanted = assignments(line["code"])
-        values = await self._exchange.values(wanted)
+        values = await self._copies.values(wanted)
         await self._done(cell, self._group.noblock.push(values), lambda results: "")
 
     async def pull(self, cell: Any, line: Line) -> None:
@@ -162,7 +162,7 @@ class OnGroup:
         future = self._group.noblock.pull(names)
         await self._done(cell, future, lambda results: "")
         pulled = future.results.ok
-        await self._exchange.bind({name: {host: pulled[host][name] for host in pulled} for name in names})
+        await self._copies.bind({name: {host: pulled[host][name] for host in pulled} for name in names})
 
     async def sendmodule(self, cell: Any, line: Line) -> None:
         def tell(results: Results) -> str:

@@ -41,7 +41,7 @@ from ..remote.remote import Remote
 from ..session.agent_client import AgentClient
 from ..session.session import Session
 from ..session.user import agrees, ask_line, in_notebook
-from ..terminal import plain_text, warning
+from ..terminal import one_line, plain_text, warning
 from .arguments import evaluated, local_value
 from .attaching import Attaching
 from .cells import Cells
@@ -312,7 +312,10 @@ class Commands:
         remote = self._remote(line)
         if kind == "builtin" and not remote.evaluate(f"hasattr(__import__('builtins'), {name!r})"):
             raise FlameError(f"there is no built-in function {name} at {remote.name}; Tab knows their names")
-        self._shell.user_ns[here] = getattr(remote, kind)(name)
+        try:
+            self._shell.user_ns[here] = getattr(remote, kind)(name)
+        except ModuleNotFoundError as e:
+            raise FlameError(f"{name} cannot be imported at {remote.name}: {one_line(str(e))}") from None
 
     def _push(self, line: Line) -> None:
         remote = self._remote(line)

@@ -18,7 +18,7 @@ from .inbox import Event, Inbox
 from .io_threads import LATE, WOKEN, IoThreads, Task, Wait
 from .line import Line
 from .link import Link
-from .poll_size import AHEAD, Amount
+from .poll_size import AHEAD, PollSize
 
 # Seconds between two batches that have only text: at most 40 a second, with two streams each.
 GAP = 0.025
@@ -57,7 +57,7 @@ class Polling:
         self._is_busy = is_busy
         self._wait = 0.0 if multiplex else timeouts.poll
         self._pause = POLL_BUSY_FIRST
-        self._amount = Amount(link.location)
+        self._amount = PollSize(link.location)
         self._poll = self._next()
         self._is_parked = False
         self._asked, self._received = 0.0, 0  # when the poll was parked, and the bytes that had come by then

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from dasked import OPTIONS, cluster, until_workers
 from distributed import Client
+from distributed.diskutils import WorkSpace
 from farside import FlameServer, wait_until
 from flakylink import FlakyLink
 from sshd import Sshd
@@ -58,7 +59,7 @@ def test_a_killed_client_leaves_nothing_there(tmp_path: Path) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[2],
-            env={**os.environ, "TMPDIR": str(tmp_path)},  # dask's folder of a scheduler that was killed stays here
+            env={**os.environ, "TMPDIR": str(tmp_path)},
         )
         with process:
             assert process.stdout is not None
@@ -66,6 +67,11 @@ def test_a_killed_client_leaves_nothing_there(tmp_path: Path) -> None:
             assert _below(server)
             process.kill()
         wait_until(lambda: not _below(server), "the end of all that it has started there", 60)
+    # Here dask's own folder of its scheduler stays, until dask needs one again.
+    scratch = tmp_path / "dask-scratch-space"
+    assert list(scratch.glob("scheduler-*"))
+    WorkSpace(str(scratch)).new_work_dir(prefix="next-").release()
+    assert not list(scratch.glob("scheduler-*"))
 
 
 def test_two_clusters_at_once_by_tls_and_by_ssh(sshd: Sshd, tmp_path: Path) -> None:

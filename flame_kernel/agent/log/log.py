@@ -13,7 +13,7 @@ import _thread
 import collections
 import time
 
-from . import cells, journal, texts
+from . import blocks, cells, journal, texts
 from .locks import Lock, signal, wake
 
 # Text in one stream event, in bytes, roughly: even a link that breaks often must get a whole event through.
@@ -457,7 +457,7 @@ class EventLog:
             position = self._journal.add(event)
             if event["type"] not in GATHERED:
                 self._newest_word = self._journal.newest
-            self.cells.saw(event, position, journal.payload(event))
+            self.cells.saw(event, position, blocks.payload(event))
         if run:
             self._take_text(key, "".join(run))
         # With a reader attached nothing goes to the file: it would be read at once, and writers wait for that.
@@ -465,7 +465,7 @@ class EventLog:
             self.cells.evicted(self._journal.oldest)
 
     def _take_text(self, key, text):
-        size = journal.measure(text)
+        size = blocks.measure(text)
         position, event = self._texts.growing(key)
         if position > self._shown and position >= self._journal.open_from and event["size"] + size <= PIECE:
             self._journal.grow(event, text, size)

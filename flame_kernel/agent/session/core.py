@@ -414,8 +414,8 @@ class Core:
                 lane.close()
 
     def interrupt(self, request_id=None, gently=False):
-        """Stop everything that runs, or only request ``request_id``. Returns what was done to the last
-        one, see Lane.interrupt. ``gently`` changes nothing: all that is done here keeps the session's variables."""
+        """Stop everything that runs, or only request ``request_id``. Returns what was done to the last one, see
+        ``Interrupts``. ``gently`` changes nothing: all that is done here keeps the session's variables."""
         done = "idle"
         for lane in list(self.lanes.values()):
             running = lane.request
@@ -433,9 +433,9 @@ class Core:
         """Python has dropped a KeyboardInterrupt in a finalizer: send it again if it was ours; returns whether it
         was."""
         lane = self.lanes.get(cell.lane)
-        if lane is None or lane.noticed != cell.request_id:
+        if lane is None or lane.interrupts.noticed != cell.request_id:
             return False
-        threads.later(ONCE_MORE, "interrupt", lane.interrupt_again, cell.request_id)
+        threads.later(ONCE_MORE, "interrupt", lane.interrupts.interrupt_again, cell.request_id)
         return True
 
     def _abandon(self, lane):

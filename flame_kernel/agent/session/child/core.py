@@ -26,8 +26,9 @@ from ...remote import bulk
 from ...shell import compiler
 from ...wire import message as wire
 from .. import descriptors, program_pipes
+from ..interrupt import outcome
 from ..monitor import monitor, top
-from . import exit_reason, loopback, prestart, processes, stops
+from . import exit_reason, fork_server, loopback, prestart, processes, stops
 from . import stacks as child_stacks
 from .frames import Frames, send_frame
 
@@ -52,7 +53,7 @@ _children = set()  # process ids of living children, of this version of the agen
 
 def pids():
     """The processes in which sessions live; an interrupt of another session's cell must not reach them."""
-    return _children | prestart.pids()
+    return _children | prestart.pids() | fork_server.pids()
 
 
 def refusal():
@@ -103,7 +104,7 @@ class ChildCore:
         if refusal():
             raise RuntimeError(refusal())
         try:
-            self._process = prestart.take() or processes.start()
+            self._process = self._new_process()
         except OSError as e:
             if e.errno in NO_PROGRAM:
                 why = "its sys.executable, %s, is not a program that can be started (%s)" % (sys.executable, e.strerror)
@@ -117,6 +118,10 @@ class ChildCore:
         self._memory, self._floor = exit_reason.OomKills.recent(), exit_reason.own_peak()
         self._pipes = self._process.pipes
         self._reader = threads.start("relay", self._relay, self._process)
+
+    def _new_process(self):
+        warm = self._shell != "mini"
+        return prestart.take() or fork_server.start(self._bundle, warm, len(_children)) or processes.start()
 
     @property
     def is_dead(self):
@@ -191,7 +196,7 @@ class ChildCore:
                 return False  # it was already answered from here, without the child
             self._programs.settle(request_id)
             if self._stops.ended(request_id):
-                self.tell(request_id, stops.outcome(event["content"]))
+                self.tell(request_id, outcome(event["content"]))
         elif kind == "ready":
             self.described = event["content"]
         event.pop("number", None)

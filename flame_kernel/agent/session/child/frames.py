@@ -16,6 +16,8 @@ AT_ONCE = 1 << 13
 
 # Before its first message, a child may be told to import what it will need.
 WARM = b"warm"
+# Or it is told to be a fork server.
+FORKS = b"forks"
 
 # The first code in the new interpreter: it reads the agent from the socket, in the form of ``agent_frames``. The folder
 # where it starts is not on the import path yet, since a json.py may lie there; cells get it later: ``import_path``.
