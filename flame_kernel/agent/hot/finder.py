@@ -215,9 +215,7 @@ class Hot:
                     kept = reloading.reload(module, source)
                 except KeyboardInterrupt:  # a Stop of the cell
                     raise
-                except (
-                    BaseException
-                ) as e:  # of the module's own code, SystemExit too, or of the link: the old one stays
+                except BaseException as e:  # what the module's own code raises, SystemExit too: the old one stays
                     self._failed[name] = why = reloading.words(e, source.filename)
                     words = "%s was edited but is not reloaded: %s. The module stays as it was" % (name, why)
                     self.host.tell(cell.request_id, words + "\n")
