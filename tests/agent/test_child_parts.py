@@ -1,13 +1,16 @@
-"""Parts of a session in a child, alone in this process: the frames on its socket, and the count of the OOM killer."""
+"""Parts of a session in a child, alone in this process: frames, the count of the OOM killer, replies."""
 
 from __future__ import annotations
 
+import json
 import random
 import socket
 import threading
+from typing import Any
 
 import pytest
 
+from flame_kernel.agent.log import messages
 from flame_kernel.agent.session.child import exit_reason, frames
 
 
@@ -69,3 +72,37 @@ def test_the_count_of_the_oom_killer_is_read_once_a_second_and_anew_after_a_deat
     assert second is not first
     assert "rose in the machine by 1" in second.verdict()
     assert exit_reason.OomKills.recent() is not second  # that death does not count for the next cell
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    ("content", "is_few"),
+    [
+        ({"status": "ok", "execution_count": 7, "user_expressions": {}, "payload": []}, True),
+        ({"status": "ok", "more": None, "flag": True}, True),
+        ({"status": "ok", "payload": [{"text": "x"}]}, False),
+        ({"status": "ok", "count": 1 << 40}, False),
+        ({"text": "x" * 101}, False),
+        ({"ratio": 0.5}, False),
+        ({"text": Text("x")}, False),
+        ({1: "x"}, False),
+        (dict.fromkeys("abcde", 1), False),
+    ],
+)
+def test_the_content_of_a_reply_is_as_it_was_when_it_was_sent(content: dict[Any, Any], is_few: bool) -> None:
+    as_sent = json.loads(json.dumps(content))
+    made, left_out = messages.event("execute_reply", "r", content)
+    assert (messages._few(content) is not None) is is_few
+    assert left_out == ""
+    content["later"] = 1
+    for value in content.values():
+        if isinstance(value, list):
+            value.append("later")
+        elif isinstance(value, dict):
+            value["later"] = 1
+    assert made is not None
+    assert made["content"] == as_sent
+    assert json.dumps(made["content"]) == json.dumps(as_sent)

@@ -28,6 +28,11 @@ from . import fork_server, loopback, processes
 from . import stacks as child_stacks
 from .frames import FORKS, WARM, Frames, send_frame
 
+try:  # signal.signal looks for a name of the handler that was there, which takes ten times as long
+    from _signal import signal as _set_signal
+except ImportError:
+    _set_signal = signal.signal
+
 # Most bytes of output that the server has not taken yet: a cell that prints more has to wait.
 MOST_UNSENT = 2 << 20
 # Seconds to finish starting, for a session that is ended while it starts.
@@ -68,7 +73,7 @@ def main(sock, left=()):
     me.start_on_main()
     _take_descriptors(me, {"stdout": (1, out_r, out_w), "stderr": (2, err_r, err_w)})
     handler = _interrupt_handler(me)
-    me.take_interrupts = lambda: signal.signal(signal.SIGINT, handler)
+    me.take_interrupts = lambda: _set_signal(signal.SIGINT, handler)
     me.take_interrupts()
     me.interrupt_main = functools.partial(_interrupt_main, me)
     me.on_main = functools.partial(_on_main, me)
