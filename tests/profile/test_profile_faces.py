@@ -26,6 +26,9 @@ def test_in_the_magics(flame_server: Callable[..., FlameServer], tmp_path: Path)
         ran = shell.ok(f"%flame profile --all --idle --seconds 0.2 -o {path}")
         assert f"saved in {path}" in ran.out
         assert "profiles" in json.loads(path.read_text())
+        ran = shell.run("%%flame --profile\n1/0")
+        assert isinstance(ran.error, ZeroDivisionError)
+        assert ran.seconds < 5
         is_one_sentence(shell.run("%%flame --profile --bg\nspin(0.1)"), "--profile is for a cell on one host")
         is_one_sentence(shell.run("%flame profile --live"), "--live is for notebooks")
         is_one_sentence(shell.run("%flame profile --cell --seconds 1"), "no cell runs")

@@ -203,6 +203,14 @@ def test_a_held_interpreter_is_seen_from_outside(flame_server: Callable[..., Fla
         cell.join()
 
 
+def test_a_cell_that_is_over_at_once(far: Remote) -> None:
+    for _ in range(3):
+        taking = Taking(far.session, ProfileOptions(), "never")  # as one that was over before the first look
+        profile = taking.result()
+        assert profile.note == "it was over before the first sample"
+        assert profile.seconds < 5
+
+
 def test_ctrl_c_ends_it_early(known: Remote) -> None:
     taking = Taking(known.session, ProfileOptions(scope="all", seconds=600))
     threading.Timer(0.5, taking.stop).start()

@@ -53,6 +53,7 @@ LOOK = 0.00003
 # What is told if it took less than this share of the samples because several threads compute.
 SLOWED = 0.8
 FEWER = "%.0f samples a second, not %g: several threads compute there, and lose about 1 %% this way"
+OVER = "it was over before the first sample"
 # A thread that used less than this share of its time stood still.
 STILL = 0.01
 # How many tasks are looked at, and calls of each.
@@ -105,7 +106,7 @@ class Sampler:
         if self.scope == TASKS:
             self._loops = _loops()
         if self.scope == CELL and self._request and not self._cell_begins():
-            self.note = "the cell did not begin"
+            self.note = OVER if self._is_over() else "the cell did not begin"
             return
         begun = base = time.monotonic()
         several = self._several_compute(begun)
@@ -135,7 +136,7 @@ class Sampler:
             found = (self.note, FEWER % (self.samples / self.seconds, self.rate))
             self.note = "; ".join(filter(None, found))
         if not self.samples and not self.note:
-            self.note = "it was over before the first sample"
+            self.note = OVER
 
     def _wait(self, seconds):
         """Wait for the next sample; returns whether the profile is over. The switch interval is short meanwhile, but
@@ -165,14 +166,23 @@ class Sampler:
         return sum(shares) > BUSY and sum(shares) - max(shares) > OTHERS * sum(shares)
 
     def _cell_begins(self):
-        until = time.monotonic() + CELL_PATIENCE
+        """Wait for the cell; False if it does not come, or is over already."""
+        until, self._switch = time.monotonic() + CELL_PATIENCE, SWITCHES[False]
         while not self._wait(0.001):
             lanes = self._lanes()
             if lanes is None or time.monotonic() > until:
                 return False
             if any(request == self._request for request, _ in lanes.values()):
+                self._switch = None
                 return True
         return False
+
+    def _is_over(self):
+        """Whether ``stop`` was called."""
+        is_over = self._over.acquire(False)
+        if is_over:
+            self._over.release()
+        return is_over
 
     # -- one sample --------------------------------------------------------------------------------------------------
 
