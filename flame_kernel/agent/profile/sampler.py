@@ -91,7 +91,8 @@ class Sampler:
         self._begun = {}  # thread object -> CPU seconds at its first sample
         self._loops = []
         self._lane_names = set()  # names of the threads that run cells
-        self._switch, self._used = None, {}  # None: the process's own; see _several_compute
+        self._switch, self._used, self._several = None, {}, None  # the switch interval None: the process's own
+        self._cpu_before = 0.0  # of this thread, before the first sample
         self._over = threading.Lock()  # free when the profile is to end
         self._over.acquire()
         self.samples, self._lost, self.cost, self.seconds, self.note = 0, 0.0, 0.0, 0.0, ""
@@ -109,8 +110,8 @@ class Sampler:
             self.note = OVER if self._is_over() else "the cell did not begin"
             return
         begun = base = time.monotonic()
-        several = self._several_compute(begun)
-        used, interval, done = _own_cpu(), 1.0 / self.rate, 0
+        self._several = self._several_compute(begun)
+        self._cpu_before, interval, done = _own_cpu(), 1.0 / self.rate, 0
         until = begun + min(seconds, MOST_SECONDS)
         while True:
             # One sample in each interval, but at a varying point of it: otherwise a loop in step with the samples
@@ -127,16 +128,24 @@ class Sampler:
             if now >= until:
                 break
             if self.samples == FIRST or self.samples % REVIEW == 0:
-                several = self._several_compute(now)
-                self._switch, most = SWITCHES[several], MOST_SHARED if several else MOST_CPU
                 base, done = base + done * interval, 0
-                interval = max(1.0 / self.rate, (_own_cpu() - used) / self.samples / most)
-        self.cost, self.seconds = _own_cpu() - used, max(time.monotonic() - begun, 1e-9)
-        if several and self.samples < SLOWED * self.rate * self.seconds:
-            found = (self.note, FEWER % (self.samples / self.seconds, self.rate))
-            self.note = "; ".join(filter(None, found))
-        if not self.samples and not self.note:
-            self.note = OVER
+                interval = self._review(now)
+        self.cost, self.seconds = _own_cpu() - self._cpu_before, max(time.monotonic() - begun, 1e-9)
+        self.note = "; ".join(filter(None, (self.note, self._seen_less())))
+
+    def _review(self, now):
+        """Adjust the switch interval to what computes there; returns the interval between samples, by their cost."""
+        self._several = self._several_compute(now)
+        self._switch, most = SWITCHES[self._several], MOST_SHARED if self._several else MOST_CPU
+        return max(1.0 / self.rate, (_own_cpu() - self._cpu_before) / self.samples / most)
+
+    def _seen_less(self):
+        """Why it took fewer samples than it should, for the user; empty if it did not."""
+        if not self.samples:
+            return "" if self.note else OVER
+        if self._several and self.samples < SLOWED * self.rate * self.seconds:
+            return FEWER % (self.samples / self.seconds, self.rate)
+        return ""
 
     def _wait(self, seconds):
         """Wait for the next sample; returns whether the profile is over. The switch interval is short meanwhile, but
