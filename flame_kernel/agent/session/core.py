@@ -326,7 +326,7 @@ class Core:
     def asks(self, lane):
         """Whether a lane waits for the user: for an answer or at a breakpoint."""
         request = lane.request
-        return request is not None and (self._prompts.asks(request["id"]) or stacks.is_held(lane))
+        return request is not None and (self._prompts.asks(request["id"], lane.thread_id) or stacks.is_held(lane))
 
     def _settle(self):
         if self.capture is not None:
