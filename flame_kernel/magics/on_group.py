@@ -13,7 +13,7 @@ from ..group import commands
 from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.results import Results, told_errors
-from ..profile.asking import finished, gathered
+from ..profile.asking import finished, together
 from ..terminal import plain_text
 from .groups import Groups
 from .output import show_profile
@@ -62,13 +62,7 @@ class OnGroup:
 
     def profile(self, line: Line) -> None:
         """Show the profiles of all hosts as one. Ctrl-C ends them early."""
-        takings = commands.profiles(self.group(line), line.values)
-        try:
-            profile, saved = finished(gathered(takings), line.values)
-        except KeyboardInterrupt:
-            for one in takings.values():
-                one.stop()
-            profile, saved = finished(gathered(takings), line.values)
+        profile, saved = finished(together(commands.profiles(self.group(line), line.values)), line.values)
         show_profile(self._shell, profile)
         if saved:
             print(plain_text(saved))
