@@ -43,7 +43,7 @@ call blocks all others, so there they do not wait.
 
 A call that acts for the owner is valid only in its epoch, and only with an ``n`` higher than all before, from the
 caller that opened the epoch.  A caller that owns nothing yet shows the ticket that ``hello`` gave it on the same
-connection (``numbers``).  Anything else is an old message, sent again: the code is ``stale`` or ``taken_over``.
+connection (``call_numbers``).  Anything else is an old message, sent again: the code is ``stale`` or ``taken_over``.
 
 ``open``  ``attach`` absent or ``take``: take the session up, or make it if there is none; ``must``: never make one
 (code ``no_session``); ``force``: take it even from a client that is connected.  Without ``force``, taking it from

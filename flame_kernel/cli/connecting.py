@@ -14,7 +14,7 @@ from jupyter_core.paths import jupyter_config_dir
 
 from ..commands import rails
 from ..commands.options import KEY, KEY_FILE, OPTIONS, PLACE, SESSION, SHELL, TRUST, settings
-from ..connect.rails import Rails
+from ..connect.rails_table import Rails
 from ..connect.selection import is_group
 from ..connect.settings import FlameSettings
 from ..connect.target import Target, load_target

@@ -1,3 +1,3 @@
 """A Dask cluster on hosts that Flame reaches: sessions start and watch dask's processes there.
-Knows no notebook and no command line; others import only loading.py and words.py, which work without dask.distributed.
-Begin at cluster.py; far_side.py and program.py are sent to the hosts."""
+Knows no notebook and no command line; others import only loading.py and commands.py, which need no dask.
+Begin at cluster.py; far_side.py and dask_program.py are sent to the hosts."""

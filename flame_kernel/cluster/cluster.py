@@ -37,10 +37,10 @@ from ..forward import browser
 from ..forward.forwards import Forward
 from ..terminal import plain_text
 from . import versions
+from .certs import Roles
+from .dask_processes import Scheduler, Worker
 from .host import Host
 from .network import LOOPBACK, Here, Party, Ports, Reachability
-from .processes import Scheduler, Worker
-from .roles import Roles
 
 # The port of a dashboard, if it is free.
 DASHBOARD = 8787
@@ -268,7 +268,14 @@ class FlameCluster(SpecCluster):
     def _look_for(self, name: Any) -> None:
         worker = self.workers.get(name)
         known = {one["name"] for one in self.scheduler_info["workers"].values()}
-        if isinstance(worker, Worker) and name not in known and self.wants(name) and not worker.host.is_silent:
+        if not isinstance(worker, Worker) or name in known:
+            return
+        if worker.status in (
+            Status.closing,
+            Status.closed,
+        ):  # by the user: as in dask, ``await cluster`` starts another
+            del self.workers[name]
+        elif self.wants(name) and not worker.host.is_silent:
             self._futures.add(asyncio.ensure_future(worker.renew()))
 
     # -- for the user

@@ -18,7 +18,7 @@ from ..packages import install
 from ..remote.connect import connect
 from ..remote.remote import Remote
 from ..terminal import one_line, plain_text
-from . import far_side, program
+from . import dask_program, far_side
 
 # The packages whose versions dask compares between hosts, and those that a host must have.
 PACKAGES = ("dask", "distributed", "msgpack", "cloudpickle", "tornado", "toolz", "numpy", "pandas", "lz4")
@@ -243,7 +243,7 @@ class Host:
         number = next(self._numbers)
         self._heard[number] = hear
         try:
-            await self.ask("start", name, number, {"program": inspect.getsource(program), **given})
+            await self.ask("start", name, number, {"program": inspect.getsource(dask_program), **given})
         except BaseException:  # raised again, whatever it is
             self.forget(number)
             raise

@@ -1,5 +1,4 @@
-"""Doctor: diagnoses a connection. There is one check for each cause, in the order in which things can fail, each with
-its cure.
+"""Doctor: diagnoses a connection by one check for each cause, in the order in which things can fail, with its cure.
 
 A check is skipped if another one that it needs has failed. Doctor connects exactly as a session does, so it finds the
 same faults, and the same rules hold: no unprotected link to a server that needs protection.
@@ -18,12 +17,12 @@ from typing import Any, TypeGuard
 
 from Pyro4 import constants
 
-from ..connect.amounts import size_in_words
 from ..connect.dial import addresses
 from ..connect.installation import another_flame
 from ..connect.name_server import found
 from ..connect.target import Target
 from ..connect.tls import Tls
+from ..connect.units import size_in_words
 from ..errors import AgentError, CannotConnect, FlameError, TargetError, cap
 from ..serve.embedded import EmbeddedServer
 from ..session.agent_client import AgentClient
@@ -37,19 +36,27 @@ OK, NOTE, FAILED, SKIPPED = "ok", "note", "failed", "skipped"
 MARKS = {OK: "✓", NOTE: "!", FAILED: "✗", SKIPPED: "-"}
 _COLOURS = {OK: "success", NOTE: "warn", FAILED: "error", SKIPPED: "border"}  # as JupyterLab's themes name them
 
+# What is missing if a package is not installed there.
+_LACKS = {
+    "IPython": "cells run in the agent's own shell, which knows the common magics",
+    "matplotlib": "no figures",
+    "ipywidgets": "no widgets made there",
+    "debugpy": "no debugger there",
+    "pyarrow": "Arrow tables do not travel, nor do DataFrames of some types",
+    "cloudpickle": "lambdas and classes of a notebook do not travel as pickles",
+    "dask": "it cannot be a host of a FlameCluster",
+}
 # All checks except the first ones, which depend on the kind of location.
 _COMMON = (
     *("port", "answer", "TLS", "key", "Flame", "server type", "threads", "versions", "agent"),
-    *("round trip", "throughput", "IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow", "clock", "disk"),
+    *("round trip", "throughput", *_LACKS, "clock", "disk"),
 )
 # Which check fails if connecting fails for this cause; causes that begin with tls are for the check TLS.
 _STAGES = {
     "ssh": "ssh",
     "ssh_denied": "ssh",
     "unresolvable": "name",
-    "refused": "port",
-    "unreachable": "port",
-    "timeout": "port",
+    **dict.fromkeys(("refused", "unreachable", "timeout"), "port"),
     "key_wrong": "key",
     "key_missing_here": "key",
     "key_missing_there": "key",
@@ -65,14 +72,13 @@ _SESSION, _FEW = 2, 6
 _SLOW = 0.25  # seconds: a round trip that a user notices with each cell
 _NARROW = 1e6  # bytes a second
 _PINGS = 15
-_PIECE, _MOST, _LONG = 1 << 16, 1 << 22, 0.2  # bytes sent first, and at most; seconds that suffice
-_APART = 2.0  # seconds by which two clocks may differ
+# Bytes sent first, and at most; seconds that suffice; seconds by which two clocks may differ.
+_PIECE, _MOST, _LONG, _APART = 1 << 16, 1 << 22, 0.2, 2.0
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line: the ``name`` of the check, a ``verdict`` (ok, note, failed, skipped), the finding in ``words``, and a
-    ``cure`` if there is something to do."""
+    """One line: what is checked, the verdict (ok, note, failed, skipped), the finding, and a cure if one is needed."""
 
     name: str
     verdict: str
@@ -201,8 +207,7 @@ class _Examination:
         yield self._server_type()
         yield from self._agent()
         yield from self._speed()
-        for name in ("IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow"):
-            yield self._package(name)
+        yield from map(self._package, _LACKS)
         yield self._clock
         yield self._disk()
         yield from (Check("GPU", OK, words) for words in gpu_lines(self._facts.get("gpus") or ()))
@@ -418,16 +423,10 @@ class _Examination:
     def _package(self, name: str) -> Check:
         packages = self._facts.get("packages")
         version = packages.get(name) if isinstance(packages, dict) else None
-        install = f"pip install {name.lower()} there; without internet there: %flame pip install {name.lower()}"
+        wanted = '"dask[distributed]"' if name == "dask" else name.lower()
+        install = f"pip install {wanted} there; without internet there: %flame pip install {wanted}"
         if not isinstance(version, str):
-            lacks = {
-                "IPython": "cells run in the agent's own shell, which knows the common magics",
-                "matplotlib": "no figures",
-                "ipywidgets": "no widgets made there",
-                "debugpy": "no debugger there",
-                "pyarrow": "Arrow tables do not travel, nor do DataFrames of some types",
-            }
-            return Check(name, NOTE, f"not installed there: {lacks[name]}", install)
+            return Check(name, NOTE, f"not installed there: {_LACKS[name]}", install)
         if name == "IPython" and _numbers(version) < _LEAST_IPYTHON:
             return Check(name, NOTE, f"{_text(version)} is too old: the agent's own shell is used", install)
         return Check(name, OK, _text(version) or "there")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent import futures
 from typing import Any
 
-from ..connect.amounts import size_in_words, time_in_words
+from ..connect.units import size_in_words, time_in_words
 from ..errors import FlameError, SessionGone, UnsafeAnswer
 from ..security import answers
 from ..session.session import Session

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from ..connect import amounts
+from ..connect import units
 from ..connect.keys import has_key
 from ..errors import FlameError
 from .command import ANY, MAYBE, ONE, SOME, Argument, Command
@@ -365,7 +365,7 @@ def every(text: str | None, default: float | None = None) -> float | None:
     if text is None:
         return default
     try:
-        seconds = amounts.seconds(text)
+        seconds = units.seconds(text)
     except ValueError as e:
         raise FlameError(f"--every is {e}; not {text!r}") from None
     if seconds < LEAST_EVERY:

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from jupyter_core.paths import jupyter_config_dir
 
 from ..connect.keys import Ask
-from ..connect.rails import COLOURS, Rails
+from ..connect.rails_table import COLOURS, Rails
 from ..connect.target import look_up
 from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError, TargetError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..connect.amounts import moment_in_words, size_in_words, time_in_words
+from ..connect.units import moment_in_words, size_in_words, time_in_words
 from ..errors import FlameError
 from .tables import aligned
 

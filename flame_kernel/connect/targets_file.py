@@ -24,7 +24,7 @@
     tls = { ca = "ca.pem", certificate = "client.pem" }
     ns_key_file = "names.key"            # the key of the name server, if the location is ns:NAME
 
-    [targets.plant.rails]                # guards against mistakes there; see `rails.py`
+    [targets.plant.rails]                # guards against mistakes there; see `rails_table.py`
     confirm = true
 
     [groups.web]                         # several targets under one name; see `selection.py`
@@ -45,10 +45,10 @@ from typing import Any
 
 from ..errors import TargetError
 from ..security import private_files
-from . import amounts
+from . import units
 from .keys import check_folder, check_owned, check_private, check_source, note_variables, read_small
 from .location import Location, SshHost
-from .rails import check_rails
+from .rails_table import check_rails
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -83,9 +83,9 @@ SETTINGS: dict[str, type] = {
 }
 # Settings that can be written in several ways, each with the function that reads it.
 AMOUNTS: dict[str, Callable[[object], Any]] = {
-    "linger": amounts.seconds,
-    "journal": amounts.size,
-    "fast": amounts.truth,
+    "linger": units.seconds,
+    "journal": units.size,
+    "fast": units.truth,
 }
 TLS_SETTINGS: dict[str, type] = {
     "ca": str,

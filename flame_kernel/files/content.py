@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..agent.wire import frames
-from ..connect.amounts import size_in_words
+from ..connect.units import size_in_words
 from ..errors import TransferError, UnsafeAnswer
 from .downloads import description
 from .far_files import Message, error_in

@@ -26,7 +26,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-from ..agent.wire import receiving, trees
+from ..agent.wire.files import receiving, trees
 
 # The longest path of a folder, in bytes, with the chosen folder's own. The system takes 4096 with a file's name at the
 # end, and what has a longer path could not be deleted by it.

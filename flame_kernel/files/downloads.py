@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ..agent.wire import frames, receiving, trees
+from ..agent.wire import frames
+from ..agent.wire.files import receiving, trees
 from ..errors import TransferError, UnsafeAnswer
 from ..security import answers
 from .destination import ChosenFolder, Names, component, plain_name

@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError
 from typing import Any
 
-from ..agent.wire import frames, trees
+from ..agent.wire import frames
 from ..agent.wire import message as wire
+from ..agent.wire.files import trees
 from ..connect.connection import Connection
 from ..errors import (
     MAX_MESSAGE,
@@ -34,8 +35,8 @@ from ..errors import (
 )
 from ..security import answers
 from ..session import large_messages
+from ..session.call_socket import refusal, taken_over
 from ..session.session import Session
-from ..session.taken_over import refusal, taken_over
 
 # Most bytes of a file in one call on a multiplex server, which serves nobody else meanwhile.
 BURST = 2 << 20

@@ -7,7 +7,7 @@ import time
 import warnings
 from typing import Any
 
-from ..agent.wire import trees
+from ..agent.wire.files import trees
 from ..errors import TransferError
 from ..session.user import in_notebook
 from ..terminal import one_line

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from ..agent.wire import trees
+from ..agent.wire.files import trees
 from ..errors import TransferError
 from ..session.session import Session
 from .destination import ChosenFolder, Names, plain_name

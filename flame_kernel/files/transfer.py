@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from ..agent.wire import frames, trees
-from ..connect.amounts import size_in_words, time_in_words
+from ..agent.wire import frames
+from ..agent.wire.files import trees
+from ..connect.units import size_in_words, time_in_words
 from ..errors import CannotConnect, ConnectionLost, TransferError, UnsafeAnswer
 from ..session.session import Session
 from .content import Content

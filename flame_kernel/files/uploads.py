@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..agent.wire import frames, receiving, trees
+from ..agent.wire import frames
+from ..agent.wire.files import receiving, trees
 from .destination import ChosenFolder, Names
 from .far_files import BURST, FarFiles, Message, error_in
 from .progress import Entry, Tally

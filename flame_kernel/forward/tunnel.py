@@ -26,8 +26,8 @@ from ..agent.wire import frames
 from ..agent.wire.message import FORWARD
 from ..connect.connection import Connection
 from ..errors import MAX_MESSAGE, CannotConnect, ConnectionLost, FlameError, RemoteError, SessionGone, UnsafeAnswer, cap
+from ..session.call_socket import taken_over
 from ..session.session import Session
-from ..session.taken_over import taken_over
 from ..terminal import one_line
 
 # Seconds between two attempts to connect again, at first and at most.

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from ..commands import library_rails as rails
-from ..commands.source import Source
+from ..commands.cell_text import Source
 from ..errors import FlameError, RemoteError
 from ..remote.exceptions import raised_there
 from ..remote.remote import Remote

@@ -13,18 +13,19 @@ from typing import Any
 from ..commands import help, monitor, rails
 from ..commands.doctor import bundle, examine, of_target
 from ..commands.doctor_here import examine_lab
-from ..commands.kept import choose, header, label, not_kept
+from ..commands.kept_cells import choose, header, label, not_kept
 from ..commands.looking import memory_look, trial
 from ..commands.options import KERNEL, settings
 from ..commands.parsing import Line, find, parse, parse_cell, refuse_key, shortened, words_of
 from ..connect.keys import has_key
-from ..connect.rails import Rails
+from ..connect.rails_table import Rails
 from ..connect.target import Target
 from ..errors import AgentError, FlameError, TargetError
-from ..forward import browser, lines
+from ..forward import browser
+from ..forward import commands as forwarding
 from ..forward.forwards import Forwards
-from ..hot.words import FIXES
-from ..packages.words import carry_out, read, without_there
+from ..hot.commands import FIXES
+from ..packages.commands import carry_out, read, without_there
 from ..profile.asking import ProfileOptions, Taking, finished, gathered, live
 from ..profile.memory import memory
 from ..session.session import Session
@@ -361,10 +362,10 @@ class Commands:
         forwards = self._ports
 
         def work() -> dict[str, str]:
-            made = lines.open_all(forwards, line["ports"], line.values)
+            made = forwarding.open_all(forwards, line["ports"], line.values)
             for one in made if line["open"] else ():
                 browser.open_link(one)
-            return lines.bundle(made)
+            return forwarding.bundle(made)
 
         shown = await self._waits.until(on_thread(work, "forward"))
         self._publisher.message(cell.request_id, "display_data", {"data": shown, "metadata": {}, "transient": {}})
@@ -373,11 +374,11 @@ class Commands:
         if line["stop"] is not None:
             await self._stop_forwards(cell, line["stop"])
         else:
-            self._say(cell, lines.table(self._ports))
+            self._say(cell, forwarding.table(self._ports))
 
     async def _stop_forwards(self, cell: Cell, which: str) -> None:
         forwards = self._ports
-        self._say(cell, await self._waits.until(on_thread(lambda: lines.stop(forwards, which), "forward")))
+        self._say(cell, await self._waits.until(on_thread(lambda: forwarding.stop(forwards, which), "forward")))
 
     # -- packages ------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import FlameError
 from ..terminal import plain_text
-from .editor import Editor
+from .completion import Editor
 from .iopub import Publisher
 from .sides import Sides
 

@@ -14,8 +14,8 @@ from typing import Any, Protocol, TypeVar
 
 from jupyter_core.paths import jupyter_config_dir
 
+from ..cluster.commands import IN_KERNEL, code_for
 from ..cluster.far_client import FarClient
-from ..cluster.words import IN_KERNEL, code_for
 from ..commands.code_words import assignments, call_of, identifier, script
 from ..commands.far_path import get_paths, put_paths, sync_paths
 from ..commands.key_question import opened
@@ -26,7 +26,7 @@ from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError
 from ..files.sync import Sync, SyncOptions
 from ..files.transfer import Transfer
-from ..hot.words import hot, hotfix
+from ..hot.commands import hot, hotfix
 from ..remote.calls import Calls
 from ..remote.far_names import pull, push
 from ..remote.modules import getmodule, send_named

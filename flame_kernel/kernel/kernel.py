@@ -29,8 +29,8 @@ from traitlets import Float, default
 from .. import __version__
 from ..agent.wire.message import COMMS
 from ..commands import rails
+from ..commands.cell_text import Source
 from ..commands.help import LOCAL
-from ..commands.source import Source
 from ..connect.keys import Ask, hide_keys, without_key
 from ..connect.settings import FlameSettings
 from ..connect.target import Target, load_target, usual_target
@@ -43,9 +43,9 @@ from .backend import FarSide
 from .clients import Clients
 from .commands import Commands
 from .comms import Comms
+from .completion import Editor
 from .debugger import Debugger, is_there
 from .dispatch import EMPTY, QUESTIONS, Dispatch, Execution, begins, overtakes
-from .editor import Editor
 from .first_tab import FirstTab
 from .groups import How
 from .history import History

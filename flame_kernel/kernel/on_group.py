@@ -15,8 +15,8 @@ from ..group import folding
 from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.results import Results, told_errors
-from ..hot.words import hot, hotfix
-from ..packages.words import on_each, read
+from ..hot.commands import hot, hotfix
+from ..packages.commands import on_each, read
 from ..profile.asking import ProfileOptions, Taking
 from ..remote.modules import send_named
 from ..session.session import Session

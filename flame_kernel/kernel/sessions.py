@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from ..commands.kept import label
+from ..commands.kept_cells import label
 from ..commands.key_question import opened
 from ..commands.options import settings
 from ..commands.parsing import Line

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..commands import sessions
-from ..commands.kept import choose, header, label, not_kept
+from ..commands.kept_cells import choose, header, label, not_kept
 from ..commands.parsing import Line
 from ..connect.keys import Ask
 from ..errors import AgentError, FlameError

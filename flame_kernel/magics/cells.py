@@ -18,10 +18,10 @@ from typing import Any
 from IPython.core import page
 
 from ..commands import rails, sessions
+from ..commands.cell_text import Source
 from ..commands.code_words import check_code, identifier
 from ..commands.looking import check_alone, trial
 from ..commands.parsing import Line
-from ..commands.source import Source
 from ..errors import FlameError, RemoteError
 from ..group.future import GroupFuture
 from ..profile.asking import ProfileOptions, Taking

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..cluster.words import InNotebook
+from ..cluster.commands import InNotebook
 from ..commands import help, monitor, rails, sessions
 from ..commands.code_words import assignments, call_of, identifier, script
 from ..commands.doctor import bundle, examine, of_target
@@ -25,14 +25,15 @@ from ..commands.options import MAGICS, settings
 from ..commands.parsing import Line, find, parse, parse_cell, words_of
 from ..commands.status import status
 from ..connect.keys import Ask
-from ..connect.rails import Rails
+from ..connect.rails_table import Rails
 from ..connect.target import LIGHT, load_target
 from ..errors import CannotConnect, FlameError, TargetError
 from ..files.sync import SyncOptions, sync_down, sync_up
-from ..forward import browser, lines
-from ..hot.words import hot, hotfix
+from ..forward import browser
+from ..forward import commands as forwarding
+from ..hot.commands import hot, hotfix
 from ..old_python.calls import is_old
-from ..packages.words import carry_out, read, without_there
+from ..packages.commands import carry_out, read, without_there
 from ..profile.asking import ProfileOptions, finished, live, take
 from ..profile.memory import memory
 from ..remote.modules import send_named
@@ -375,19 +376,19 @@ class Commands:
     def _forward(self, line: Line) -> None:
         forwards = self._remote(line).forwards
         if line["stop"] is not None:
-            print(lines.stop(forwards, line["stop"]))
+            print(forwarding.stop(forwards, line["stop"]))
             return
-        made = lines.open_all(forwards, line["ports"], line.values)
+        made = forwarding.open_all(forwards, line["ports"], line.values)
         for one in made if line["open"] else ():
             browser.open_link(one)
         if in_notebook():
-            self._shell.display_pub.publish(lines.bundle(made))
+            self._shell.display_pub.publish(forwarding.bundle(made))
         else:
-            print(lines.text(made))
+            print(forwarding.text(made))
 
     def _forwards(self, line: Line) -> None:
         forwards = self._remote(line).forwards
-        print(lines.stop(forwards, line["stop"]) if line["stop"] is not None else lines.table(forwards))
+        print(forwarding.stop(forwards, line["stop"]) if line["stop"] is not None else forwarding.table(forwards))
 
     # -- packages ----------------------------------------------------------------------------------------------------
 

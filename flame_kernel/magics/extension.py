@@ -18,7 +18,7 @@ from ..connect.installation import another_flame
 from ..connect.settings import FlameSettings, file_config
 from ..errors import FlameError
 from ..group.future import GroupFuture
-from ..hot.words import FIXES
+from ..hot.commands import FIXES
 from ..remote.remote import Remote
 from ..terminal import warning
 from .cells import Cells, RunOptions

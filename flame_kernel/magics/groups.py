@@ -30,7 +30,7 @@ from ..group.group import Group
 from ..group.member import Member
 from ..group.opening import are_numbers, group, some
 from ..group.telling import NO_CELL, again, cell_options, failure, live_line, runs_on, tell
-from ..packages.words import on_each, read, without_there
+from ..packages.commands import on_each, read, without_there
 from ..session.user import agrees, ask_line
 from ..terminal import plain_text
 from .connections import Connections

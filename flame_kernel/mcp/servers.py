@@ -12,7 +12,7 @@ from typing import Any
 
 from ..commands import rails
 from ..commands.looking import trial
-from ..connect.rails import Rails
+from ..connect.rails_table import Rails
 from ..connect.target import Target
 from ..errors import FlameError
 from ..remote.foreground import write

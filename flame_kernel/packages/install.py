@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..connect.amounts import size_in_words
+from ..connect.units import size_in_words
 from ..errors import MAX_MESSAGE, FlameError, cap
 from ..files import transfer
 from ..session.session import Session

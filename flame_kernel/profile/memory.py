@@ -6,7 +6,7 @@ from typing import Any
 
 from ..commands.monitor import Shown, answer
 from ..commands.tables import aligned
-from ..connect.amounts import size_in_words
+from ..connect.units import size_in_words
 from ..errors import FlameError
 from ..security import answers
 from ..session.session import Session

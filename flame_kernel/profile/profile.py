@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..commands.tables import aligned
-from ..connect.amounts import time_in_words
+from ..connect.units import time_in_words
 from ..errors import FlameError, UnsafeAnswer
 from ..security import answers
 from ..terminal import one_line

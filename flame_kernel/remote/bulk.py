@@ -21,9 +21,9 @@ from ..agent.wire import chunks, frames, seals
 from ..agent.wire.message import CARRY
 from ..connect.connection import Connection
 from ..errors import CallTimeout, CannotConnect, CannotTravel, ConnectionLost, ObjectGone, RemoteError
+from ..session.call_socket import Wire, taken_over
 from ..session.requests import Reply
 from ..session.session import Session
-from ..session.taken_over import Wire, taken_over
 
 # The most pieces that are sent at once; the most parts of a value in one message.
 WINDOW = 3

@@ -360,10 +360,10 @@ class Calls:
     def _refusal(self, reply: Reply) -> CannotTravel:
         message, why = str(reply["message"])[:2000], reply.get("why")
         if why == "lacks":
-            return CannotTravel(_LACKS % (self.name, message, message.partition(".")[0]))
+            return CannotTravel(_LACKS % (self.name, message, (top := message.partition(".")[0]), top))
         if why in ("unreadable", "not installed"):
-            step = "; install it there, as by %flame pip install" if why == "not installed" else ""
-            return CannotTravel(f"{self.name} cannot read what was sent: {message}{step}")
+            step = "; install it there: %flame pip install " + next((n for n in LIBRARIES if n in message), "NAME")
+            return CannotTravel(f"{self.name} cannot read what was sent: {message}{step * (why == 'not installed')}")
         advice = "" if self.session.target.trust else f"; {FETCH_ADVICE}"
         return CannotTravel(f"cannot fetch this from {self.name}: {message}{advice}")
 
@@ -493,7 +493,7 @@ ADVICE = (
     "send plain data (numbers, text, bytes, containers, arrays), run a function by pi.run, or connect with "
     "flame.connect(…, trust=True), which sends such things as pickles"
 )
-_LACKS = "%s has no module %s, which a function uses; send it with sendmodule(%r)"
+_LACKS = "%s has no module %s, which a function uses; send it with sendmodule(%r), or by %%flame pip install %s"
 FETCH_ADVICE = (
     "fetch a plain part of it, or connect with flame.connect(…, trust=True), which brings such things as pickles: "
     "they run code here"

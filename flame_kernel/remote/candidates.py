@@ -16,12 +16,12 @@ from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..agent.wire import trees
+from ..agent.wire.files import trees
 from ..commands.tab import Wanted
 from ..errors import FlameError
 from ..files.far_files import far_files
 from ..files.transfer import wire_path
-from ..security.offers import modules, offered, paths
+from ..security.completions import modules, offered, paths
 from ..session.agent_client import AgentClient
 from ..session.session import Session
 

@@ -143,7 +143,7 @@ class Console:
         """``text`` for the far side's shell: without IPython there, magics and ``!cmd`` are turned into calls."""
         if self._far.session.ready.result().get("shell") != "mini":
             return text
-        from ..commands.source import Source  # IPython's transformations take long to load
+        from ..commands.cell_text import Source  # IPython's transformations take long to load
 
         return Source().as_python(text)
 

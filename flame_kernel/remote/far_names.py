@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import FlameError, TargetError, UnsafeAnswer
-from ..security.offers import modules
+from ..security.completions import modules
 from . import lookahead
 from .calls import Calls
 from .proxy import chain

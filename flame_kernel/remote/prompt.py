@@ -21,10 +21,10 @@ from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 from pygments.lexers.python import Python3Lexer
 
-from ..commands.source import Source
+from ..commands.cell_text import Source
 from ..errors import FlameError
 from ..security import private_files
-from ..security.offers import offered
+from ..security.completions import offered
 from ..session.session import Session
 
 # Seconds that Tab waits for an answer of the far side.

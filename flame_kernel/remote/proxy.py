@@ -23,7 +23,7 @@ from typing import Any, NoReturn, cast
 
 from ..agent.wire.tables import tensors
 from ..errors import FlameError, cap
-from ..security.offers import identifiers
+from ..security.completions import identifiers
 from ..terminal import clean, coloured_text, one_line, plain_text
 from . import lookahead
 from .awaiting import awaited

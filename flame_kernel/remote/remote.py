@@ -33,7 +33,7 @@ from ..hot import fixing, serving
 from ..packages import install as packages
 from ..profile import asking, memory
 from ..profile.profile import Profile
-from ..security.offers import identifiers
+from ..security.completions import identifiers
 from ..serve.embedded import OwnServer
 from ..session.bootstrap import agent_text
 from ..session.inbox import Event

@@ -11,7 +11,7 @@ from ..connect.connection import Connection
 from ..connect.pyro_message import MAX_MESSAGE
 from ..errors import CallTimeout, CannotConnect, ConnectionLost, UnsafeAnswer
 from .bootstrap import agent_name
-from .taken_over import refusal
+from .call_socket import refusal
 
 # Bytes of a message that a server must take at least.
 LEAST = 4 * wire.SPARE

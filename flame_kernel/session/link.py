@@ -41,9 +41,9 @@ from . import large_messages
 from .bootstrap import agent_name, is_missing, with_agent
 from .io_threads import IoThreads, Wait
 from .line import SILENT, Ahead, Hear, Line, dialled, give_up
+from .link_watch import Watch
 from .local_process import LocalProcess
 from .outage import Outage
-from .watch import Watch
 
 # Seconds between attempts to reconnect. The first attempt is made at once; then the time doubles from the first figure
 # to the second, plus up to a seventh at random. The last figure is for outages of more than a minute.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ..connect import amounts
+from ..connect import units
 from ..errors import CallTimeout, CannotConnect, ConnectionLost, FlameError
 
 # Seconds for which a link must be lost before the reason is told: most links are back by then.
@@ -33,9 +33,9 @@ class Outage:
         return 1.0 if self.age < 10 else 5.0 if self.age < 100 else 60.0
 
     def __str__(self) -> str:
-        age = amounts.time_in_words(round(self.age))
+        age = units.time_in_words(round(self.age))
         if self.silent:
-            since = amounts.moment_in_words(self.clock, "%H:%M:%S")
+            since = units.moment_in_words(self.clock, "%H:%M:%S")
             return f"{self.location} not responding since {since} ({age}), waiting; the cell may go on there"
         cause = f" ({self.cause})" if self.cause and self.age > WORTH_A_CAUSE else ""
         return f"link to {self.location} lost {age} ago, retrying; the cell goes on there{cause}"

@@ -14,11 +14,11 @@ from ..agent.wire import message as wire
 from ..connect.target import Timeouts
 from ..errors import FlameError, UnsafeAnswer
 from ..security import answers
-from .amount import AHEAD, Amount
 from .inbox import Event, Inbox
 from .io_threads import LATE, WOKEN, IoThreads, Task, Wait
 from .line import Line
 from .link import Link
+from .poll_size import AHEAD, Amount
 
 # Seconds between two batches that have only text: at most 40 a second, with two streams each.
 GAP = 0.025

@@ -423,7 +423,8 @@ def test_magics(each_python: Python, tmp_path: Path) -> None:
         assert a[n].error is not None
         assert a[n].error[0] == "UsageError"
         assert a[n].stderr.startswith(f"UsageError: {what} needs IPython, which is not installed on ")
-        assert a[n].stderr.endswith(f"(Python {version})\n")
+        advice = ": %flame pip install ipython, then a new session" if each_python.version >= (3, 7) else ""
+        assert a[n].stderr.endswith(f"(Python {version}){advice}\n")
         assert a[n].events == []
     assert a[23].stdout.startswith("pip ") or "No module named pip" in a[23].stdout  # Debian's has none of its own
     assert a[24].events[0][1]["data"] == {"text/html": "<b>bold</b>"}

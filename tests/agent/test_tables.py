@@ -278,7 +278,8 @@ def test_tables_through_a_side_without_pyarrow() -> None:
 def test_a_column_of_arrow_needs_pyarrow_there() -> None:
     column = pd.DataFrame({"a": pd.array([1, None], dtype="int64[pyarrow]")})
     with pytest.raises(
-        values.NotPlain, match=r"the dtype int64\[pyarrow\] needs pyarrow on both sides, in the column 'a'"
+        values.NotPlain,
+        match=r"int64\[pyarrow\] needs pyarrow on both sides \(there: %flame pip install pyarrow\), in the column 'a'",
     ):
         values.encode(column, libraries=("numpy", "pandas"))
 

@@ -19,7 +19,7 @@ from farside import wait_until
 from main_app import MainApp, state
 from rawagent import RawAgent, raw_agent
 
-from flame_kernel.agent.session import stacks
+from flame_kernel.agent.session.monitor import stacks
 
 # What every case may use.
 FIRST = """

@@ -513,7 +513,9 @@ def test_trust_takes_pickles_both_ways(flame_server: Callable[..., FlameServer])
 
 
 def test_a_far_side_without_numpy_says_so(old: Remote) -> None:
-    with pytest.raises(CannotTravel, match=r"numpy, which is not installed for .*python.*; install it there"):
+    with pytest.raises(
+        CannotTravel, match=r"numpy, which is not installed for .*python.*; install it there: %flame pip install numpy$"
+    ):
         old["a"] = np.zeros(3)
 
 

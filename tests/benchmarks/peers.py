@@ -149,6 +149,16 @@ def serve(c):
             if op == b"e": c.sendall(read(n))
             elif op == b"u": read(n); c.sendall(b"k")
             elif op == b"d": c.sendall(bytes(n))
+            elif op == b"s":
+                piece = memoryview(bytearray(1 << 20))
+                while n:
+                    k = c.recv_into(piece[:min(n, 1 << 20)])
+                    if not k: raise EOFError
+                    n -= k
+                c.sendall(b"k")
+            elif op == b"z":
+                piece = bytearray(1 << 20)
+                for _ in range(n >> 20): c.sendall(piece)
             elif op in b"UD":
                 h = hashlib.blake2b(); left = n; piece = memoryview(bytearray(1 << 20)); name = bytes(read(64)).strip()
                 with open(name, "wb" if op == b"U" else "rb", 0) as file:

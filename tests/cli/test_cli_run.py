@@ -20,7 +20,7 @@ from shell import COMMAND, flame, typed
 from flame_kernel.connect.target import Location, Secret, Target
 from flame_kernel.session.agent_client import AgentClient
 
-WARM = ("nbclient", "nbformat", "jupyter_client.kernelspec", "flame_kernel.commands.source")
+WARM = ("nbclient", "nbformat", "jupyter_client.kernelspec", "flame_kernel.commands.cell_text")
 pytestmark = pytest.mark.usefixtures("warm_commands")
 
 KEY = farside.random_key()

@@ -24,6 +24,7 @@ from other_servers import nobody, one_line_server, web_server
 from shell import run, typed
 from sshd import Sshd
 
+from flame_kernel.agent.session.checkup import PACKAGES
 from flame_kernel.commands.doctor import examine
 from flame_kernel.connect.target import Location, Target, Timeouts
 from flame_kernel.serve.certs import Authority
@@ -37,7 +38,7 @@ Start = Callable[..., FlameServer]
 
 ALL = (
     *("name", "protection", "port", "answer", "TLS", "key", "Flame", "server type", "threads", "versions", "agent"),
-    *("round trip", "throughput", "IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow", "clock", "disk"),
+    *("round trip", "throughput", *PACKAGES, "clock", "disk"),
     *("JupyterLab", "Lab widgets", "Lab proxy"),
 )
 
@@ -307,9 +308,10 @@ def test_an_old_and_bare_python(oldest_python: farside.Python, flame_server: Sta
     code, checks = diagnosed(flame_server(oldest_python).location)
     assert code == 0
     assert checks["versions"]["verdict"] == ("note" if oldest_python.version < (3, 7) else "ok")
-    for name in ("IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow"):
+    for name in PACKAGES:
         assert checks[name]["verdict"] == "note"
-        cure = f"pip install {name.lower()} there; without internet there: %flame pip install {name.lower()}"
+        wanted = '"dask[distributed]"' if name == "dask" else name.lower()
+        cure = f"pip install {wanted} there; without internet there: %flame pip install {wanted}"
         assert checks[name]["cure"] == cure
 
 

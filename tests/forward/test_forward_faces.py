@@ -22,7 +22,7 @@ from kernels import remote_flame
 from notebook_shell import ipython
 from ports import echoed, free_port, light, serving
 
-from flame_kernel.forward import browser, lines
+from flame_kernel.forward import browser, commands
 from flame_kernel.forward.forwards import Forward, Forwards
 
 
@@ -144,7 +144,7 @@ def test_a_link_that_works_from_another_machine(
                 pass
 
         with light(flame_server().location) as pi, serving(Page) as port, pi.forward(port, local=0) as one:
-            shown = lines.bundle([one])
+            shown = commands.bundle([one])
             assert f'href="/user/me/proxy/{one.local_port}/"' in shown["text/html"]
             assert "jupyter-server-proxy" not in shown["text/plain"]
             origin = info["url"].removesuffix("/user/me/")
@@ -167,6 +167,6 @@ def test_without_a_proxy_the_link_says_where_it_works(monkeypatch: pytest.Monkey
     monkeypatch.setattr(browser, "proxied", lambda: None)
     session: Any = SimpleNamespace(target=SimpleNamespace(name="<b>evil</b>"), location="x", before_end=[])
     one = Forward(Forwards(session), 1, ("127.0.0.1", 8080), ("localhost", 80), False, None)
-    shown = lines.bundle([one])
+    shown = commands.bundle([one])
     assert "your browser is on this machine" in shown["text/plain"]
     assert "<b>" not in shown["text/html"]

@@ -31,7 +31,7 @@ USERS = {
         "kernel.app",
     },
     "IPython": {
-        *("commands.source", "kernel.history", "magics.extension", "magics.cells", "magics.commands"),
+        *("commands.cell_text", "kernel.history", "magics.extension", "magics.cells", "magics.commands"),
         *("magics.completion", "magics.px"),
     },
     "tqdm": {"files.progress", "group.future"},

@@ -367,7 +367,8 @@ def test_a_far_side_without_debugpy() -> None:
         refused = debugger.request("initialize", clientID="tests", adapterID="")
         assert not refused["success"]
         version = ".".join(map(str, site.server.python.version[:2]))
-        words = f"the debugger needs debugpy on {os.uname().nodename}: pip install debugpy there (Python {version})"
+        words = f"the debugger needs debugpy on {os.uname().nodename} (Python {version}): pip install debugpy there; "
+        words += "without internet there: %flame pip install debugpy"
         assert refused["message"] == words
         # A front end shows none of that: it is said in the last cell, once.
         assert not debugger.request("initialize", clientID="tests", adapterID="")["success"]

@@ -236,7 +236,8 @@ def test_a_magic_that_is_lacking_is_named_with_the_reason(bare: Site, code: str)
     name = re.findall(r"%+\w+", code)[0]
     version = ".".join(map(str, bare.server.python.version))
     assert re.fullmatch(
-        rf"UsageError: {name} needs IPython, which is not installed on \S+ \(Python {re.escape(version)}\)\n",
+        rf"UsageError: {name} needs IPython, which is not installed on \S+ \(Python {re.escape(version)}\)"
+        + (": %flame pip install ipython, then a new session\n" if bare.server.python.version >= (3, 7) else "\n"),
         run.stderr,
     )
     assert ok(bare.kernel.execute("1")).result == "1"

@@ -14,7 +14,7 @@ from kernels import Kernel, Run, remote_flame
 from places import ok
 
 from flame_kernel.commands import rails
-from flame_kernel.connect.rails import Rails, check_rails
+from flame_kernel.connect.rails_table import Rails, check_rails
 from flame_kernel.connect.target import load_target
 from flame_kernel.errors import FlameError, TargetError
 

@@ -12,7 +12,7 @@ from farside import FlameServer, pythons, stopped
 
 import flame
 from flame_kernel.commands import rails
-from flame_kernel.connect.rails import Rails
+from flame_kernel.connect.rails_table import Rails
 from flame_kernel.errors import FlameError, TargetError
 
 HEARD = """

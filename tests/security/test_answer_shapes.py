@@ -22,15 +22,15 @@ import flame
 from flame_kernel.agent import handle as agent_handle
 from flame_kernel.agent.wire import message as wire
 from flame_kernel.agent.wire.message import COMMS
-from flame_kernel.commands import kept, monitor, sessions
-from flame_kernel.connect.amounts import moment_in_words, time_in_words
+from flame_kernel.commands import kept_cells, monitor, sessions
 from flame_kernel.connect.target import Target
+from flame_kernel.connect.units import moment_in_words, time_in_words
 from flame_kernel.errors import FlameError, UnsafeAnswer
 from flame_kernel.files.downloads import description
 from flame_kernel.kernel import iopub
 from flame_kernel.profile import memory
 from flame_kernel.profile.profile import Profile
-from flame_kernel.security import answers, offers
+from flame_kernel.security import answers, completions
 from flame_kernel.session.agent_client import AgentClient
 from flame_kernel.session.session import Session
 
@@ -357,10 +357,10 @@ def read_result(op: str, value: Any) -> None:
         assert all(isinstance(cell, str) for row in sessions.rows(value) for cell in row)
     elif op == "cells":
         for one in value:
-            assert kept.label(one) + kept.header(one)
+            assert kept_cells.label(one) + kept_cells.header(one)
             assert moment_in_words(one.get("started"))
         with contextlib.suppress(FlameError):
-            kept.choose(value, 1, None, [])
+            kept_cells.choose(value, 1, None, [])
     elif op in ("poll", "watch", "replay"):
         with contextlib.suppress(wire.WireError):
             answers.events(wire.decode_events(value["events"], []))
@@ -382,7 +382,7 @@ def test_changed_replies_are_right_or_unsafe(shape: str) -> None:
         json.loads(iopub.pack(rendering.reply("c", content)))
         json.loads(iopub.pack(content))
         if shape == "complete":
-            json.loads(iopub.pack(offers.offered(content, "pr", 2).reply()))
+            json.loads(iopub.pack(completions.offered(content, "pr", 2).reply()))
         elif shape == "where" and content["status"] == "ok":
             assert monitor.where_text(content, True, "pi")
         elif shape == "top" and content["status"] == "ok":
@@ -455,7 +455,7 @@ NUMBERS = [math.inf, -math.inf, math.nan, 1e300, -1e300, HUGE, None, "x", [], {}
 @pytest.mark.parametrize("number", NUMBERS, ids=[str(type(one).__name__) + str(n) for n, one in enumerate(NUMBERS)])
 def test_times_and_sizes_are_told_or_not(number: Any) -> None:
     assert moment_in_words(number) == time_in_words(number) == "?"
-    assert kept.header({"started": number})
+    assert kept_cells.header({"started": number})
     for reply in (
         {"pid": 1, "host": "h", "age": number},
         {"status": "ok", "pid": 1, "host": "h", "memory": number},

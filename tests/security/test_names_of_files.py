@@ -18,7 +18,8 @@ from hostile_files import HostileFar, content, entry, everything, found, hostile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flame_kernel.agent.wire import frames, receiving, trees
+from flame_kernel.agent.wire import frames
+from flame_kernel.agent.wire.files import receiving, trees
 from flame_kernel.errors import FlameError, TransferError, UnsafeAnswer
 from flame_kernel.files import destination, sync, transfer
 from flame_kernel.remote import modules

@@ -13,8 +13,8 @@ import pytest
 from farside import FlameServer, LiveApp, random_key
 from recorder import Recorder, send_again
 
+from flame_kernel.agent.wire import call_numbers
 from flame_kernel.agent.wire import message as wire
-from flame_kernel.agent.wire import numbers
 from flame_kernel.connect.connection import Connection
 from flame_kernel.connect.keys import Secret
 from flame_kernel.connect.target import Location, Target, Timeouts
@@ -30,8 +30,8 @@ from flame_kernel.errors import (
 from flame_kernel.security.reader import PLAIN_ANSWER
 from flame_kernel.session.agent_client import AgentClient
 from flame_kernel.session.bootstrap import agent_name
+from flame_kernel.session.call_socket import taken_over
 from flame_kernel.session.session import Session
-from flame_kernel.session.taken_over import taken_over
 
 PLACES = [("child", "thread"), ("process", "thread"), ("child", "multiplex"), ("process", "multiplex")]
 
@@ -222,7 +222,7 @@ def test_a_ticket_is_for_its_connection_and_for_once(flame_server: Callable[...,
 
 
 def test_call_numbers() -> None:
-    strict, loose = numbers.Numbers("me", 5), numbers.Numbers("me", 5, apart=3)
+    strict, loose = call_numbers.Numbers("me", 5), call_numbers.Numbers("me", 5, apart=3)
     assert [strict.use(f"me-{n}") for n in (5, 6, 6, 9, 8, 10)] == [False, True, False, True, False, True]
     assert [loose.use(f"me-{n}") for n in (9, 8, 8, 7, 6, 10, 9)] == [True, True, False, True, False, True, False]
     for call in (None, 1, "", "me", "me-", "me--11", "you-11", "me-x", "me-1 1", "me-11\n", "me-" + "9" * 16, b"me-11"):

@@ -26,7 +26,7 @@ from flame_kernel.magics.completion import Matcher
 from flame_kernel.remote import candidates
 from flame_kernel.remote.candidates import _OF_KIND as candidates_of_kind
 from flame_kernel.remote.candidates import _as_one_word
-from flame_kernel.security.offers import Offers, identifiers, modules, offered, paths
+from flame_kernel.security.completions import Offers, identifiers, modules, offered, paths
 
 
 def reply(matches: Any, start: Any, end: Any, types: Any = None) -> dict[str, Any]:

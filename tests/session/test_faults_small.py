@@ -15,7 +15,7 @@ import flame
 from flame_kernel.agent.wire import message as wire
 from flame_kernel.errors import AgentError, UnsafeAnswer
 from flame_kernel.remote.remote import Remote
-from flame_kernel.session.amount import SMALL, Amount
+from flame_kernel.session.poll_size import SMALL, Amount
 
 # Seconds: it takes three, and nothing came through for ever before.
 PATIENCE = 90

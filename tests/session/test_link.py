@@ -16,9 +16,9 @@ import pytest
 from farside import FlameServer, wait_until
 from flakylink import FlakyLink
 
-from flame_kernel.agent.wire import amounts as far_amounts
+from flame_kernel.agent.wire import units as far_amounts
 from flame_kernel.agent.wire.machine import machine
-from flame_kernel.connect import amounts
+from flame_kernel.connect import units
 from flame_kernel.connect.target import Location, Target, Timeouts, load_target
 from flame_kernel.errors import AgentError, ConnectionLost, NotSent, SessionGone, TargetError
 from flame_kernel.kernel.clients import Clients
@@ -185,16 +185,16 @@ def test_trouble_in_words() -> None:
 @pytest.mark.parametrize(
     ("read", "text", "value"),
     [
-        (amounts.seconds, "24 h", 86400),
-        (amounts.seconds, "90min", 5400),
-        (amounts.seconds, "2 days", 172800),
-        (amounts.seconds, 7, 7),
-        (amounts.size, "256 MB", 256 << 20),
-        (amounts.size, "1.5k", 1536),
-        (amounts.size, 1000, 1000),
-        (amounts.truth, "yes", True),
-        (amounts.truth, "0", False),
-        (amounts.truth, True, True),
+        (units.seconds, "24 h", 86400),
+        (units.seconds, "90min", 5400),
+        (units.seconds, "2 days", 172800),
+        (units.seconds, 7, 7),
+        (units.size, "256 MB", 256 << 20),
+        (units.size, "1.5k", 1536),
+        (units.size, 1000, 1000),
+        (units.truth, "yes", True),
+        (units.truth, "0", False),
+        (units.truth, True, True),
     ],
 )
 def test_amounts(read: Callable[[object], Any], text: object, value: object) -> None:
@@ -204,25 +204,25 @@ def test_amounts(read: Callable[[object], Any], text: object, value: object) -> 
 @pytest.mark.parametrize(
     ("read", "value", "text"),
     [
-        (amounts.size_in_words, 0, "0 bytes"),
-        (amounts.size_in_words, 1023, "1023 bytes"),
-        (amounts.size_in_words, 1536, "1.5 KiB"),
-        (amounts.size_in_words, 64 << 20, "64 MiB"),
-        (amounts.size_in_words, 3 << 30, "3 GiB"),
-        (amounts.size_in_words, None, "?"),
-        (amounts.size_in_words, float("nan"), "?"),
-        (amounts.time_in_words, 0.04, "0 s"),
-        (amounts.time_in_words, 1.23, "1.2 s"),
-        (amounts.time_in_words, 9.96, "10 s"),
-        (amounts.time_in_words, 59.7, "1 min"),
-        (amounts.time_in_words, 185, "3 min 5 s"),
-        (amounts.time_in_words, 3600, "1 h"),
-        (amounts.time_in_words, 7800, "2 h 10 min"),
-        (amounts.time_in_words, 5 * 86400 + 7200, "5 d 2 h"),
-        (amounts.time_in_words, "long", "?"),
-        (amounts.time_in_words, float("inf"), "?"),
-        (amounts.moment_in_words, 1e12, "?"),
-        (amounts.moment_in_words, None, "?"),
+        (units.size_in_words, 0, "0 bytes"),
+        (units.size_in_words, 1023, "1023 bytes"),
+        (units.size_in_words, 1536, "1.5 KiB"),
+        (units.size_in_words, 64 << 20, "64 MiB"),
+        (units.size_in_words, 3 << 30, "3 GiB"),
+        (units.size_in_words, None, "?"),
+        (units.size_in_words, float("nan"), "?"),
+        (units.time_in_words, 0.04, "0 s"),
+        (units.time_in_words, 1.23, "1.2 s"),
+        (units.time_in_words, 9.96, "10 s"),
+        (units.time_in_words, 59.7, "1 min"),
+        (units.time_in_words, 185, "3 min 5 s"),
+        (units.time_in_words, 3600, "1 h"),
+        (units.time_in_words, 7800, "2 h 10 min"),
+        (units.time_in_words, 5 * 86400 + 7200, "5 d 2 h"),
+        (units.time_in_words, "long", "?"),
+        (units.time_in_words, float("inf"), "?"),
+        (units.moment_in_words, 1e12, "?"),
+        (units.moment_in_words, None, "?"),
     ],
 )
 def test_amounts_in_words(read: Callable[[object], str], value: object, text: str) -> None:
@@ -231,13 +231,13 @@ def test_amounts_in_words(read: Callable[[object], str], value: object, text: st
 
 def test_both_sides_have_the_same_words_for_sizes() -> None:
     for size in (1024, 1536, 100 << 10, 81 << 20, 5 << 30, 1234567890):
-        assert far_amounts.size_in_words(size) == amounts.size_in_words(size)
+        assert far_amounts.size_in_words(size) == units.size_in_words(size)
 
 
 @pytest.mark.parametrize("text", ["", "h", "-1", "1 parsec", "1e9", "nan", float("inf"), -1, True, "1 2"])
 def test_what_is_no_amount(text: object) -> None:
     with pytest.raises(ValueError, match=r'a time such as 3600, "90 min" or "24 h"'):
-        amounts.seconds(text)
+        units.seconds(text)
 
 
 def test_how_a_session_is_kept_is_a_setting(tmp_path: Any) -> None:

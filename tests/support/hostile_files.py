@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from flame_kernel.agent.remote import files
-from flame_kernel.agent.wire import frames, trees
+from flame_kernel.agent.wire import frames
+from flame_kernel.agent.wire.files import trees
 from flame_kernel.files import transfer
 from flame_kernel.files.far_files import FarFiles
 

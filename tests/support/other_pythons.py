@@ -101,28 +101,46 @@ def _run(*command: str | Path, **options: object) -> str:
 def _unpack(names: tuple[str, ...], root: Path, architecture: str = "amd64") -> None:
     """Fetch packages of Debian sid and unpack them under ``root``; of apt's own state nothing changes."""
     _patchelf()  # before minutes of downloads for nothing
+    environ = _apt(root / "apt", "deb", architecture)
+    debs = root / "apt" / "debs"
+    debs.mkdir()
+    _run("apt-get", "download", *dict.fromkeys(names), env=environ, cwd=debs)
+    for package in debs.iterdir():
+        _run("dpkg-deb", "-x", package, root)
+    shutil.rmtree(root / "apt")
+
+
+def source(name: str, folder: Path) -> Path:
+    """Unpack the upstream source of a package of Debian sid below ``folder``; its top. Raises Lacking."""
+    environ = _apt(folder / "apt", "deb-src")
+    _run("apt-get", "source", "--download-only", "--tar-only", name, env=environ, cwd=folder)
+    (packed,) = folder.glob("*.orig.tar.*")
+    top = folder / "source"
+    top.mkdir()
+    _run("tar", "-xf", packed, "-C", top, "--strip-components=1", "--no-same-owner")
+    return top
+
+
+def _apt(folder: Path, kind: str, architecture: str = "amd64") -> dict[str, str]:
+    """The environment of an apt of its own in ``folder``, for Debian sid's packages: ``deb``, or ``deb-src``."""
     asked = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
     mirrors = [line for line in _run(*asked).split() if line.rstrip("/").endswith("/debian")]
     if not mirrors or not _KEYRING.is_file():
         raise Lacking("Debian's packages cannot be had: this machine's apt has no mirror of them")
-    apt = root / "apt"
-    for part in ("state/lists/partial", "cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d", "debs"):
-        (apt / part).mkdir(parents=True)
-    (apt / "status").touch()
-    (apt / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {mirrors[0]} sid main\n")
-    (apt / "apt.conf").write_text(
-        f'Dir::State "{apt}/state"; Dir::State::status "{apt}/status"; Dir::Cache "{apt}/cache";\n'
-        f'Dir::Etc "{apt}/etc"; Dir::Etc::SourceList "{apt}/sources.list";\n'
+    for part in ("state/lists/partial", "cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d"):
+        (folder / part).mkdir(parents=True)
+    (folder / "status").touch()
+    (folder / "sources.list").write_text(f"{kind} [signed-by={_KEYRING}] {mirrors[0]} sid main\n")
+    (folder / "apt.conf").write_text(
+        f'Dir::State "{folder}/state"; Dir::State::status "{folder}/status"; Dir::Cache "{folder}/cache";\n'
+        f'Dir::Etc "{folder}/etc"; Dir::Etc::SourceList "{folder}/sources.list";\n'
         f'APT::Architecture "{architecture}"; APT::Architectures "{architecture}";\n'
         'APT::Sandbox::User "root"; Acquire::Languages "none"; Acquire::Retries "2";\n'
         'Acquire::Check-Valid-Until "false";\n'  # a mirror may stand still; what it has is signed all the same
     )
-    environ = {**os.environ, "APT_CONFIG": str(apt / "apt.conf")}
+    environ = {**os.environ, "APT_CONFIG": str(folder / "apt.conf")}
     _run("apt-get", "update", env=environ)
-    _run("apt-get", "download", *dict.fromkeys(names), env=environ, cwd=apt / "debs")
-    for package in (apt / "debs").iterdir():
-        _run("dpkg-deb", "-x", package, root)
-    shutil.rmtree(apt)
+    return environ
 
 
 def _patchelf() -> str:

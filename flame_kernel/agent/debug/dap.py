@@ -42,9 +42,9 @@ def missing():
             return ""
     except (ImportError, ValueError):
         pass
-    return "the debugger needs debugpy on %s: pip install debugpy there (Python %d.%d)" % (
-        (socket.gethostname(),) + sys.version_info[:2]
-    )
+    words = "the debugger needs debugpy on %s (Python %d.%d): pip install debugpy there; "
+    words += "without internet there: %%flame pip install debugpy"
+    return words % ((socket.gethostname(),) + sys.version_info[:2])
 
 
 class Tracer:

@@ -22,7 +22,7 @@ import threading
 from .. import threads
 from ..output import streams
 from ..shell import compiler
-from ..wire.amounts import size_in_words
+from ..wire.units import size_in_words
 from . import dap, tracing, variables
 
 # Largest file that is shown as source, in bytes.

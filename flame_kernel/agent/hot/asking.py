@@ -11,7 +11,7 @@ import threading
 import time
 
 from ..output import streams
-from ..wire.amounts import size_in_words
+from ..wire.units import size_in_words
 
 # Seconds without an answer of the client after which an import fails; and the same for the imports after that one.
 PATIENCE, ONCE_AWAY = 10.0, 1.0

@@ -16,7 +16,7 @@ Sizes are the bytes of output that go over the link, plus a little for each even
 
 import marshal
 
-from ..wire.amounts import size_in_words
+from ..wire.units import size_in_words
 from . import spill
 
 # Bytes in a block; blocks are smaller if the cap is small.

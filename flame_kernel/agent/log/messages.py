@@ -3,8 +3,8 @@
 import json
 
 from ..wire import json_text
-from ..wire.amounts import size_in_words
 from ..wire.message import COMMS, INLINE_JSON, LARGE, why_unread
+from ..wire.units import size_in_words
 
 # Most bytes of JSON in one event, and most bytes including its buffers; a client accepts messages of 64 MiB.
 MAX_CONTENT = 32 << 20

@@ -30,7 +30,8 @@ import socket
 import sys
 
 from .. import sockets
-from ..wire import frames, receiving, trees
+from ..wire import frames
+from ..wire.files import receiving, trees
 
 # Seconds of silence before we give up; the client may be reading a large file. Keepalive notices a dead one sooner.
 PATIENCE = 900.0

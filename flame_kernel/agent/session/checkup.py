@@ -5,10 +5,11 @@ import shutil
 import sys
 import tempfile
 
-from . import gpus, session
+from . import session
+from .monitor import gpus
 
 # Packages that cells may want. Their versions are found without importing them.
-PACKAGES = ("IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow")
+PACKAGES = ("IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow", "cloudpickle", "dask")
 
 
 def report():

@@ -23,13 +23,13 @@ from ..output.stdin import Prompts
 from ..profile.memory import Memory
 from ..remote import bulk, modules, objects, packages
 from ..shell import class_source, ipython, mini, tracebacks
-from . import gpus, monitor, program, program_pipes, side, stacks, trial, usage
+from . import program, program_pipes, side_requests, trial
 from .lane import Lane
+from .monitor import gpus, monitor, stacks, usage
 
 # Prefix in the names of helper lanes, which serve objects while a cell runs.
 HELPER = "~"
-# Seconds after which a dropped interrupt is sent again.
-ONCE_MORE = 0.05
+ONCE_MORE = 0.05  # seconds after which a dropped interrupt is sent again
 
 
 class Core:
@@ -49,7 +49,7 @@ class Core:
         self.redirects = {}  # what the session has assigned to sys.stdout, its methods, and the like
         self.take_interrupts = None  # in a child: installs our SIGINT handler, again if needed
         self.on_main = None  # in a child: has the main thread call a function with its current frame
-        self.folder = None  # in a child: keeps the notebook's folder on the import path, see ``folder``
+        self.folder = None  # in a child: keeps the notebook's folder on the import path, see ``import_path``
         self.interrupt_main = None  # if cells run on a main thread: has it interrupt a request itself
         self.outer_lines = ()  # our callers on a thread not made for cells; see ``tracing.lines_of``
         self._call = None  # id of the object request that runs on the cells' lane
@@ -65,7 +65,7 @@ class Core:
         self.debug = Debugger(self, self._append)
         self._prompts = Prompts(self._append, self._settle, lambda: self.closed)
         self._lock = threading.Lock()
-        self._side = side.Side(self, self._append)
+        self._side = side_requests.Side(self, self._append)
         self.capture = None
         self.forked = ForkedText(lambda name: self.place.descriptor_in_fork(self, name))
         self.comms = None
@@ -338,7 +338,7 @@ class Core:
         """Start a request ``{"kind", "id", …}``; returns at once, the reply is an event."""
         if request["kind"] in monitor.KINDS:
             monitor.begin(self, request)
-        elif request["kind"] in side.KINDS:
+        elif request["kind"] in side_requests.KINDS:
             self._side.submit(request)
         elif request["kind"] == "stdin":
             self._programs.feed(request)

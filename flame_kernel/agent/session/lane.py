@@ -19,8 +19,8 @@ import types
 
 from .. import own, processes, threads
 from ..output import streams
-from . import stacks
-from .stops import outcome
+from .child.stops import outcome
+from .monitor import stacks
 
 # Seconds for the loop to cancel a cell that awaits; seconds until we tell the user that a call blocks.
 CANCEL_GRACE = 0.3

@@ -10,7 +10,7 @@ import time
 from .. import sockets
 from ..forward import far_end
 from ..log import log as events
-from ..wire import numbers
+from ..wire.call_numbers import Numbers, parsed
 from . import large_messages, places
 
 # How many requests a session remembers: one repeated because its answer was lost does not run twice.
@@ -183,7 +183,7 @@ class Session:
 
         ``call`` is this call's number: its caller is the one that may act in the epoch.
         """
-        number = numbers.parsed(call)
+        number = parsed(call)
         if number is None:
             raise Refusal("bad_request", "the number of a call is CALLER-COUNT, not %r" % (call,))
         with self._lock:
@@ -197,7 +197,7 @@ class Session:
             self.epoch += 1
             self._talks.clear()
             self.portions.clear()
-            self._numbers, self._carried = numbers.Numbers(*number), numbers.Numbers(*number, apart=APART)
+            self._numbers, self._carried = Numbers(*number), Numbers(*number, apart=APART)
             self._asked = {n: ask for n, ask in self._asked.items() if ask["state"] == "granted"}
             for ask in self._asked.values():
                 ask["state"] = "taken"

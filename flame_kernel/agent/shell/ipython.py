@@ -40,14 +40,16 @@ def available():
         return "IPython %d.%d needs Python 3.7" % OLDEST
     try:
         if importlib.util.find_spec("IPython") is None:
-            return "IPython is not installed there"
+            return "IPython is not installed there: %flame pip install ipython"
         with hooks.quiet_import():
             import IPython
             from IPython.core import interactiveshell  # noqa: F401
     except Exception as e:  # whatever a broken installation raises; its text is reported
         return "IPython cannot be imported there: %s: %s" % (type(e).__name__, e)
     if tuple(IPython.version_info[:2]) < OLDEST:
-        return "IPython there is %s; %d.%d is needed" % ((IPython.__version__,) + OLDEST)
+        return "IPython there is %s; %d.%d is needed: %%flame pip install --first ipython" % (
+            (IPython.__version__,) + OLDEST
+        )
     return None
 
 

@@ -121,8 +121,9 @@ class MiniIPython:
         if prefix == _LINE and name in _FILES:
             return lambda line: self.system(name + " " + line)
         sign = "%%" if prefix == _CELL else "%"
-        where = (sign + name, socket.gethostname(), platform.python_version())
-        raise UsageError("%s needs IPython, which is not installed on %s (Python %s)" % where)
+        advice = ": %flame pip install ipython, then a new session" if sys.version_info >= (3, 7) else ""
+        where = (sign + name, socket.gethostname(), platform.python_version(), advice)
+        raise UsageError("%s needs IPython, which is not installed on %s (Python %s)%s" % where)
 
     def system(self, command):
         """``!command``: show its output while it runs; the exit code is in ``_exit_code``."""

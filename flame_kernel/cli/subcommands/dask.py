@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from jupyter_core.paths import jupyter_runtime_dir
 
-from ...cluster.words import about, configuration, make
+from ...cluster.commands import about, configuration, make
 from ...commands.reaching import CLUSTER
 from ...errors import FlameError
 from ...security import private_files

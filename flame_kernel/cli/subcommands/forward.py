@@ -10,7 +10,8 @@ from typing import ClassVar
 from ...commands.language import BY_NAME
 from ...connect.target import LIGHT
 from ...errors import TargetError
-from ...forward import browser, lines
+from ...forward import browser
+from ...forward import commands as forwarding
 from ...forward import forwards as kept
 from ...terminal import plain_text
 from ..connecting import Connecting
@@ -59,8 +60,8 @@ class Forward(Connecting):
 
         with self.remote(**LIGHT) as remote:
             remote.forwards.on_trouble = trouble
-            made = lines.open_all(remote.forwards, words, vars(options))
-            print(lines.text(made), flush=True)
+            made = forwarding.open_all(remote.forwards, words, vars(options))
+            print(forwarding.text(made), flush=True)
             for one in made if options.open else ():
                 browser.open_link(one)
             while not over.wait(3600):

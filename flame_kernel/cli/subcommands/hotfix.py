@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from ...errors import FlameError, TargetError
 from ...hot import fixing
-from ...hot.words import hotfix
+from ...hot.commands import hotfix
 from ...remote.foreground import write
 from ...terminal import plain_text
 from ..connecting import Connecting

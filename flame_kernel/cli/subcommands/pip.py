@@ -7,7 +7,7 @@ import sys
 from typing import ClassVar
 
 from ...connect.target import LIGHT
-from ...packages.words import Words, carry_out, on_each, read
+from ...packages.commands import Words, carry_out, on_each, read
 from ...terminal import plain_text
 from ..parser import Parser
 from .run import SEVERAL, Running

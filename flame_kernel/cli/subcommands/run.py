@@ -236,7 +236,7 @@ def _for_shell(remote: Remote, code: str) -> str:
     """``code`` for the far side's shell: if that has no IPython, magics and ``!cmd`` become function calls."""
     if remote.session.ready.result().get("shell") != "mini" or not any(sign in code for sign in "%!?"):
         return code
-    from ...commands.source import Source  # IPython's transformations take long to load
+    from ...commands.cell_text import Source  # IPython's transformations take long to load
 
     return Source().as_python(code)
 

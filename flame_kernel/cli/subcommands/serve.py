@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jupyter_core.paths import jupyter_runtime_dir
 
-from ...connect.amounts import size_in_words
+from ...connect.units import size_in_words
 from ...errors import TargetError
 from ...serve import standalone
 from ...serve.plan import MAX_MESSAGE, THREADS, Plan, from_environ

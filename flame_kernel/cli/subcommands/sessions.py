@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from ...commands import sessions
-from ...connect import amounts
+from ...connect import units
 from ...connect.target import Target
 from ...errors import AgentError, FlameError, TargetError
 from ...remote.foreground import Terminal, in_colour, write
@@ -254,7 +254,7 @@ def _alone(one: dict[str, Any]) -> float:
 
 def _time(text: str) -> float:
     try:
-        return amounts.seconds(text)
+        return units.seconds(text)
     except ValueError as e:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time; give {e}") from None
 
@@ -334,7 +334,7 @@ class Page(Terminal):
         """Print the line above a cell's output."""
         number = "*" if cell.get("count") is None else cell["count"] or "-"
         part = "" if cell.get("complete", True) else "; its beginning is not kept any more"
-        when = amounts.moment_in_words(cell.get("started"))
+        when = units.moment_in_words(cell.get("started"))
         line = plain_text(f"--- [{number}] {sessions.first_line(cell.get('code'))} ({when}{part})")
         print(f"\x1b[1m{line}\x1b[0m" if in_colour("stdout") else line)
 

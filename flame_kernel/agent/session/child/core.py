@@ -25,8 +25,9 @@ from ...processes import own_python
 from ...remote import bulk
 from ...shell import compiler
 from ...wire import message as wire
-from .. import descriptors, monitor, program_pipes, stops, top
-from . import exit_reason, loopback, prestart, processes
+from .. import descriptors, program_pipes
+from ..monitor import monitor, top
+from . import exit_reason, loopback, prestart, processes, stops
 from . import stacks as child_stacks
 from .frames import read_frame, send_frame
 

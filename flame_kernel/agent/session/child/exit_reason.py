@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 
-from ...wire.amounts import size_in_words
+from ...wire.units import size_in_words
 
 # What a signal means, in words for users.
 MEANINGS = {

@@ -16,7 +16,7 @@ SMALL = 1 << 16
 WARM = b"warm"
 
 # The first code in the new interpreter: it reads the agent from the socket, in the form of ``agent_frames``. The folder
-# where it starts is not on the import path yet, since a json.py may lie there; cells get it later, see ``folder``.
+# where it starts is not on the import path yet, since a json.py may lie there; cells get it later: ``import_path``.
 _READ = """\
 def read(n):
     parts = []

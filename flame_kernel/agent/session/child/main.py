@@ -23,7 +23,8 @@ from ...remote import bulk
 from ...shell import ipython
 from ...wire import chunks
 from ...wire import message as wire
-from .. import core, descriptors, folder, places, stacks
+from .. import core, descriptors, import_path, places
+from ..monitor import stacks
 from . import loopback, processes
 from . import stacks as child_stacks
 from .frames import WARM, read_frame, send_frame
@@ -58,7 +59,7 @@ def main(sock, left=()):
     sys.argv[:] = [""]
     log = events.EventLog(bound=MOST_UNSENT)
     me = core.Core(options["session"], places.Child(options["session"]), log, options["shell"])
-    me.folder = folder.Folder(left)
+    me.folder = import_path.Folder(left)
     me.interrupt_only = None  # the request that the next SIGINT is meant for; None: all
     me.start_on_main()
     _take_descriptors(me, {"stdout": (1, out_r, out_w), "stderr": (2, err_r, err_w)})

@@ -13,7 +13,7 @@ import time
 from ... import own, pipes
 from ...profile import folded
 from ...shell import compiler
-from .. import stacks
+from ..monitor import stacks
 
 # The signal on which the child writes its stacks; others hardly use it. None if the system has no such signals.
 DUMP_SIGNAL = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") else None

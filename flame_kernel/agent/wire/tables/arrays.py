@@ -30,7 +30,8 @@ def encode(encoder, value, kind, depth):
         if "tt" in node and not encoder.limited:  # the value itself was asked for: numpy reads its elements
             name, shape, strides, _, _, number = node["tt"]
             return {"tn": [name, shape, strides, number]}
-        raise NotPlain("a %s needs %s on both sides" % (class_name(kind), library))
+        words = "a %s needs %s on both sides (there: %%flame pip install %s)"
+        raise NotPlain(words % (class_name(kind), library, library))
     return node
 
 

@@ -248,7 +248,9 @@ def _write_texts(encoder, array, pandas, depth):
 
 def _write_arrow(encoder, array, pandas, depth):
     if not encoder.has("pyarrow"):
-        raise NotPlain("a column of the dtype %s needs pyarrow on both sides" % array.dtype)
+        raise NotPlain(
+            "a column of the dtype %s needs pyarrow on both sides (there: %%flame pip install pyarrow)" % array.dtype
+        )
     return ["arrow", encoder.node(array._pa_array if hasattr(array, "_pa_array") else array._data, depth + 1)]
 
 

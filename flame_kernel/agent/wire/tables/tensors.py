@@ -169,7 +169,10 @@ def _compact(at, size, shape, strides):
 
         import numpy
     except ImportError:
-        raise NotPlain("an array whose elements do not lie together needs numpy there; make a copy of it")
+        raise NotPlain(
+            "an array whose elements do not lie together needs numpy there; make a copy of it, or run "
+            "%flame pip install numpy"
+        )
     low = sum((length - 1) * step for length, step in zip(shape, strides) if step < 0)
     count = 1 + sum((length - 1) * abs(step) for length, step in zip(shape, strides))
     memory = (ctypes.c_ubyte * (count * size)).from_address(at + low * size)

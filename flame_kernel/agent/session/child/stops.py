@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 
-from .. import threads
+from ... import threads
 
 # Seconds after a Stop when a cell is checked: if it has not noticed, and if it has noticed but is cleaning up.
 UNNOTICED, NOTICED = 1.2, 3.0

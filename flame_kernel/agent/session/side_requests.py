@@ -11,7 +11,7 @@ import threading
 from .. import threads
 from ..output import streams
 from ..remote import modules, packages
-from .usage import Usage
+from .monitor.usage import Usage
 
 # The kinds of requests that an editor makes; then all kinds.
 QUESTIONS = ("complete", "inspect")

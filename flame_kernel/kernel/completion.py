@@ -22,7 +22,7 @@ from ..remote import candidates as remote_candidates
 from ..remote.calls import Calls
 from ..remote.candidates import Candidates, candidates
 from ..remote.proxy import reference, stand_in
-from ..security.offers import Offer, Offers, identifiers, offered
+from ..security.completions import Offer, Offers, identifiers, offered
 from ..session.requests import Reply
 from ..session.session import Session
 from .exchange import Exchange

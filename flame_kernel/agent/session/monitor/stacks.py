@@ -12,8 +12,8 @@ import re
 import threading
 import time
 
-from .. import own
-from ..threads import frames as frames_now
+from ... import own
+from ...threads import frames as frames_now
 
 # How many frames of one stack are shown, at its beginning and at its end; and how many stacks.
 FIRST, LAST = 20, 80

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from .. import windows
+from ... import windows
 from . import gpus
 
 # Seconds over which CPU use is measured.
@@ -154,7 +154,7 @@ def _from_psutil(pid, reply):
         reply.update(
             status="error",
             ename="ModuleNotFoundError",
-            evalue=("showing what a process uses needs psutil on this system: install it"),
+            evalue=("showing what a process uses needs psutil on this system: %flame pip install psutil"),
         )
         return
     try:

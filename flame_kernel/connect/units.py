@@ -9,7 +9,7 @@ import math
 import re
 import time
 
-from ..agent.wire import amounts
+from ..agent.wire import units as in_words
 
 _TIMES = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400}
 _SIZES = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
@@ -33,7 +33,7 @@ def size_in_words(number: object) -> str:
     """A number of bytes as people read it: ``812 bytes``, ``1.5 MiB``; ``?`` if it is not a number."""
     if not isinstance(number, (int, float)) or not abs(number) < 1e18:
         return "?"
-    return str(amounts.size_in_words(number))
+    return str(in_words.size_in_words(number))
 
 
 def time_in_words(seconds: object) -> str:

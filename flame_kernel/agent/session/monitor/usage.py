@@ -7,10 +7,10 @@ import socket
 import sys
 import time
 
-from .. import windows
-from ..debug import dap
+from ... import windows
+from ...debug import dap
+from ..import_path import cwd
 from . import gpus
-from .folder import cwd
 
 
 def description(host, reason):

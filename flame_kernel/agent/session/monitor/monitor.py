@@ -9,9 +9,9 @@ thread of its own.
 import logging
 import os
 
-from .. import threads
-from ..output import streams
-from ..profile.sampler import Sampler
+from ... import threads
+from ...output import streams
+from ...profile.sampler import Sampler
 from . import stacks, top
 
 KINDS = ("where", "watch", "top", "profile", "profile_end", "memory", "audit")

@@ -17,7 +17,7 @@ import glob
 import os
 import stat
 
-from . import seals
+from .. import seals
 
 CHUNK = 1 << 20
 PIECE = 64 << 20  # bytes that one checksum covers

@@ -148,7 +148,7 @@ class InKernel(InNotebook):
             return {"words": self.stop()}
         words = self.run(asked["hosts"], asked, settings(asked))
         self.show()
-        from .roles import of_client  # needs dask
+        from .certs import of_client  # needs dask
 
         cluster = self.cluster
         assert cluster is not None
@@ -176,7 +176,7 @@ def code_for(asked: Mapping[str, Any]) -> str:
 
 def configuration(cluster: FlameCluster) -> bytes:
     """A file of dask's configuration with which ``Client()`` is a client of this cluster. It has the key in it."""
-    from .roles import of_client  # needs dask
+    from .certs import of_client  # needs dask
 
     tls = of_client(cluster.security)
     found: dict[str, Any] = {"scheduler-address": cluster.scheduler_address}

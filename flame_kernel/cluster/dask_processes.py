@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import dask.config
+from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface
 
 from ..errors import FlameError, cap
 from ..terminal import one_line, plain_text
+from .certs import Roles
 from .far_side import GRACE
 from .host import Host
 from .network import LOOPBACK, Ports
-from .roles import Roles
 
 # Seconds that a process may take to start; and after which its end no longer counts as a repeated failure.
 STARTING, LASTING = 60.0, 60.0
@@ -255,6 +256,7 @@ class Worker(FarProcess):
             await asyncio.wait_for(self.host.ask("stop", self.key), GRACE)
 
     async def close(self) -> None:
+        self.status = Status.closing
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
