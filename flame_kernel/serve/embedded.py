@@ -239,9 +239,9 @@ class EmbeddedServer:
 
 def _apart() -> dict[str, Any]:
     """How the server is started, so that Ctrl-C in our terminal does not reach it, and its group can be killed."""
-    if os.name != "nt":
-        return {"start_new_session": True}
-    return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    return {"start_new_session": True}
 
 
 class OwnServer:
