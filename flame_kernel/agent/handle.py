@@ -265,9 +265,7 @@ def _open(request):
     _show_ticket(request)
     hello = _hello(request)
     session_id = request["session"]
-    place = request.get("place") or "auto"
-    if place == "auto":
-        place = "child" if hello["bare"] and not places.Child.refusal() else "process"
+    place = places.chosen(request.get("place") or "auto", hello["bare"])
     if place not in places.PLACES:
         raise Refusal("bad_place", "place is one of auto, process, child, main; not %r" % (place,))
     attach = request.get("attach")

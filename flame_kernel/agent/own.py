@@ -33,8 +33,8 @@ def is_file(path):
 # getpass).
 _KEPT = """
 _thread array ast base64 binascii bisect codecs collections contextlib ctypes errno fcntl functools hashlib heapq hmac
-inspect io itertools json marshal math mmap numbers operator os posixpath queue re select selectors shutil signal socket
-stat struct subprocess tempfile threading time traceback types uuid weakref
+inspect io itertools json json.decoder json.encoder marshal math mmap numbers operator os posixpath queue re select
+selectors shutil signal socket stat struct subprocess tempfile threading time traceback types uuid weakref
 """
 
 
@@ -57,11 +57,38 @@ def keep_references():
     for name, kinds in _REMADE.items():
         if isinstance(sys.modules.get(name), types.ModuleType):
             _remake(copies[id(sys.modules[name])], kinds)
+    if id(sys.modules.get("json")) in copies:
+        _keep_json(copies[id(sys.modules["json"])], ours)
 
 
 # Classes whose methods take what they need from their module each time they run: gevent puts other locks there, and
-# starts greenlets in place of threads.
-_REMADE = {"threading": ("Condition", "Event", "Semaphore", "Thread", "Timer"), "queue": ("Queue",)}
+# starts greenlets in place of threads. Cells replace methods of the classes of ``json``.
+_REMADE = {
+    "threading": ("Condition", "Event", "Semaphore", "Thread", "Timer"),
+    "queue": ("Queue",),
+    "json.encoder": ("JSONEncoder",),
+    "json.decoder": ("JSONDecoder",),
+}
+
+
+def _keep_json(copy, ours):
+    """Let the functions of our ``json``, and the encoders and decoders that our modules have made, use its private
+    classes."""
+    names, shared_names = vars(copy), vars(sys.modules["json"])
+    private = {}  # class -> ours
+    for part, name in (("encoder", "JSONEncoder"), ("decoder", "JSONDecoder")):
+        kind = getattr(names.get(part), name, None)
+        if isinstance(kind, type) and name in names:  # else an app has put something of its own there
+            private[names[name]] = names[name] = kind
+    for module in map(vars, ours):
+        for name, value in list(module.items()):
+            kind = private.get(type(value))
+            if kind is not None:
+                module[name] = made = kind.__new__(kind)
+                vars(made).update(vars(value))
+    for name, value in list(names.items()):
+        if isinstance(value, types.FunctionType):
+            names[name] = _with_names(value, names, shared_names)
 
 
 def _remake(copy, kinds):

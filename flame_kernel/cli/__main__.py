@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 
 from .. import __version__
@@ -40,6 +41,8 @@ def main() -> None:
             if not os.isatty(number):
                 os.dup2(nowhere, number)
         sys.exit(NO_READER)
+    except KeyboardInterrupt:  # while the command was being loaded; once it runs it has its own way to end
+        sys.exit(128 + signal.SIGINT)
 
 
 def _have_streams() -> None:

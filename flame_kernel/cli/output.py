@@ -12,9 +12,14 @@ from ..remote.foreground import in_colour
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print ``rows`` below ``header``; in a terminal the header is bold."""
-    first, *lines = aligned([header, *rows])
-    print(f"\x1b[1m{first}\x1b[0m" if in_colour("stdout") else first)
-    for line in lines:
+    show_lines(aligned([header, *rows]))
+
+
+def show_lines(lines: Sequence[str]) -> None:
+    """Print the lines of a table; in a terminal its heading is bold."""
+    heading, *rows = lines
+    print(f"\x1b[1m{heading}\x1b[0m" if rows and in_colour("stdout") else heading)
+    for line in rows:
         print(line)
 
 

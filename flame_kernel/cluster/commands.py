@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..commands import rails
 from ..commands.options import settings
-from ..errors import FlameError
+from ..errors import FlameError, TargetError
 from ..terminal import plain_text
 from .loading import cluster_class
 
@@ -24,6 +24,7 @@ _OF_SESSION = ("session", "place", "shell", "linger", "trust", "rich")
 
 def make(hosts: str | None, asked: Mapping[str, Any], settings: Mapping[str, Any], **more: Any) -> FlameCluster:
     """The cluster that the options ``asked`` describe. Raises FlameError, TargetError."""
+    _check(asked)
     workers = {"nthreads": asked.get("threads"), "memory_limit": asked.get("memory")}
     return cluster_class()(
         hosts,
@@ -35,6 +36,13 @@ def make(hosts: str | None, asked: Mapping[str, Any], settings: Mapping[str, Any
         **{name: value for name, value in settings.items() if name not in _OF_SESSION},
         **more,
     )
+
+
+def _check(asked: Mapping[str, Any]) -> None:
+    """Raise TargetError for numbers with which there is nothing to wait for."""
+    for name in ("workers", "threads"):
+        if asked.get(name) is not None and asked[name] < 1:
+            raise TargetError(f"--{name} must be 1 or more, not {asked[name]}")
 
 
 class InNotebook:
@@ -68,6 +76,7 @@ class InNotebook:
 
     def run(self, hosts: str | None, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         """Make the cluster, or give the one that runs as many workers as are asked for; returns words about it."""
+        _check(asked)
         name = asked.get("as") or CLIENT
         if not name.isidentifier():
             raise FlameError(f"{name!r} is not a variable name")
@@ -168,7 +177,7 @@ def in_kernel(names: MutableMapping[str, Any], asked: str) -> None:
 
 def code_for(asked: Mapping[str, Any]) -> str:
     """The cell there that calls `in_kernel`."""
-    return f"__import__({__name__!r}, fromlist=['words']).in_kernel(globals(), {json.dumps(asked)!r})"
+    return f"__import__({__name__!r}, fromlist=['in_kernel']).in_kernel(globals(), {json.dumps(asked)!r})"
 
 
 # -- for dask's own tools

@@ -16,7 +16,8 @@ from ..connect.keys import has_key
 from ..errors import FlameError
 from .command import ANY, MAYBE, ONE, SOME, Argument, Command
 from .language import BY_NAME, CELL
-from .options import Option
+from .looking import PROFILE_CELL
+from .options import KERNEL, Option
 
 # Seconds between two updates of a watched value; and the smallest choice.
 WATCH_EVERY, LEAST_EVERY = 2.0, 0.2
@@ -27,6 +28,7 @@ HELP = ("--help", "-h")
 
 _OPTION = r"--(?:end|every[ =]\s*(\S+))"
 _FIRST_OPTION, _LAST_OPTION = re.compile(rf"^\s*{_OPTION}(?=\s|$)"), re.compile(rf"(?:^|\s){_OPTION}\s*$")
+_PROFILED = re.compile(r"%%(profile|flame)(?:\s+(.*))?$")
 _QUESTION = re.compile(r"(\w*)\s*\?{1,2}$")
 
 
@@ -90,6 +92,20 @@ def parse_cell(text: str, face: str, magic: Command = CELL) -> Line:
     if face in magic.instead:
         raise FlameError(magic.instead[face])
     return Line(magic, _read(magic, face, words_of(text)))
+
+
+def profiled_cell(code: str) -> tuple[Line | None, str]:
+    """``(the options for profiling a cell, the cell without that line)`` for ``%%profile``, and ``%%flame --profile``
+    without a target; the options are None for any other cell. Raises FlameError."""
+    first, _, rest = code.partition("\n")
+    found = _PROFILED.match(first.strip())
+    if found is None:
+        return None, code
+    if found[1] == "profile":
+        return parse_cell(found[2] or "", KERNEL, PROFILE_CELL), rest
+    if (found[2] or "").split() == ["--profile"]:
+        return parse_cell("", KERNEL, PROFILE_CELL), rest
+    return None, code
 
 
 def find(word: str, face: str, rest: str = "") -> Command:

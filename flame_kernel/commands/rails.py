@@ -237,7 +237,7 @@ def check_answer(answer: str | None) -> None:
 def line(rails: Rails, name: str) -> str:
     """The coloured line above a cell's output."""
     words = f"{one_line(name, 60)}{' (read only)' if rails.read_only else ''}"
-    return f"\x1b[{COLOURS[rails.colour]};97;1m {words} \x1b[0m\n"
+    return f"\x1b[{COLOURS[rails.colour]};1m {words} \x1b[0m\n"
 
 
 def words(rails: Rails) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,19 +12,26 @@ from ..errors import FlameError
 from .tables import aligned
 
 COLUMNS = ("session", "place", "notebook", "started", "state", "runs", "waiting", "client")
+# Columns that are shown only where a session has something there; and those that may be cut, to so many characters.
+_OPTIONAL = ("notebook", "runs", "waiting")
+_SHORTENED = {"runs": 10, "notebook": 10, "client": 10}
 # Characters of the code of a cell that a table shows.
 CODE_WIDTH = 30
 
 
-def rows(living: Iterable[dict[str, Any]], own: str = "") -> list[tuple[str, ...]]:
-    """A row for each session that the agent has told of; ``own`` is the name of the one that asks."""
-    return [_row(one, own) for one in living]
-
-
-def table(living: Iterable[dict[str, Any]], own: str = "") -> str:
-    """The same as text, with a heading; one sentence where nothing lives there."""
-    found = rows(living, own)
-    return "\n".join(aligned([COLUMNS, *found])) if found else "no sessions on this server"
+def lines(living: Iterable[dict[str, Any]], own: str = "") -> list[str]:
+    """A heading, and a line for each session that the agent has told of; ``own`` is the name of the one that asks. One
+    sentence where there is none."""
+    rows = [_row(one, own) for one in living]
+    if not rows:
+        return ["no sessions on this server"]
+    filled = [
+        name not in _OPTIONAL or any(cell != "-" for cell in column)
+        for name, column in zip(COLUMNS, zip(*rows, strict=True), strict=True)
+    ]
+    heading, *rows = [tuple(itertools.compress(row, filled)) for row in (COLUMNS, *rows)]
+    shortened = {heading.index(name): least for name, least in _SHORTENED.items() if name in heading}
+    return aligned([heading, *rows], shortened)
 
 
 def no_session(name: str) -> FlameError:
@@ -83,9 +92,15 @@ def _row(one: dict[str, Any], own: str) -> tuple[str, ...]:
         f"{name} (this one)" if own and name == own else name,
         str(one.get("place") or "-"),
         str(one.get("notebook") or "-").rpartition("/")[2],
-        moment_in_words(one.get("started")),
+        _since(one.get("started")),
         str(one.get("state") or "-"),
         first_line(one.get("code")) or "-",
         size_in_words(one["waiting"]) if one.get("waiting") else "-",
         client,
     )
+
+
+def _since(started: object) -> str:
+    """When a session began: the time if that is today, or the day."""
+    day = moment_in_words(started, "%Y-%m-%d")
+    return moment_in_words(started, "%H:%M") if day == time.strftime("%Y-%m-%d") else day

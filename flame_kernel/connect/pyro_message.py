@@ -1,6 +1,6 @@
 """Pyro's messages: bytes out and in, their header, signature and compression, and the wording of a refusal.
 
-Memory grows only with the bytes received, and decompression is bounded.
+Memory grows only with the bytes received; `security/limits.py` says how many there may be.
 """
 
 from __future__ import annotations
@@ -14,22 +14,19 @@ import socket
 import ssl
 import struct
 import time
-import zlib
 from collections.abc import Mapping
 from typing import NoReturn
 
 from Pyro4 import constants, message
 
-from ..errors import UnsafeAnswer
+from ..security.limits import check_size, inflate
 from ..security.reader import refuse
 from . import tls
 
-MAX_MESSAGE = 64 * 1024 * 1024  # bytes of an answer as it is sent
-MAX_INFLATED = 64 * 1024 * 1024  # bytes of a compressed answer after decompression
-
 HEADER = struct.Struct(message.Message.header_format)
 _ANNOTATION = struct.Struct("!4sH")
-_FIRST_PIECE = 64 * 1024  # bytes allocated at first; later, as many again as have been received
+_SMALL = 64 * 1024  # bytes up to which copying them is cheaper than a second call
+_PIECE = 512 * 1024  # most bytes received at once
 _AHEAD = 4096  # bytes received at once, most of all answers
 _CLOSED, _CLOSED_EARLY = "the server closed it", "the server closed it in the middle of an answer"
 _EXACT = 0.05  # seconds by which a deadline may be missed
@@ -65,7 +62,7 @@ class Answer:
         if self.serializer != serializer:
             refuse(f"serializer {self.serializer} instead of {serializer}")
         if self.flags & message.FLAGS_COMPRESSED:
-            return inflate(self.data, MAX_INFLATED)
+            return inflate(self.data)
         return self.data
 
 
@@ -97,7 +94,7 @@ class Channel:
         version, number = constants.PROTOCOL_VERSION, self.serializer
         total = kind + version + len(data) + len(chunks) + number + self.seq + message.Message.checksum_magic
         head = HEADER.pack(b"PYRO", version, kind, 0, self.seq, len(data), number, len(chunks), 0, total & 0xFFFF)
-        small = len(data) <= _FIRST_PIECE  # then copying is cheaper than a second packet
+        small = len(data) <= _SMALL  # then copying is cheaper than a second packet
         for part in (head + chunks + data,) if small else (head + chunks, data):
             rest = memoryview(part)
             while rest:
@@ -117,10 +114,9 @@ class Channel:
         total = kind + version + size + chunks_size + flags + serializer + seq + message.Message.checksum_magic
         if checksum != total & 0xFFFF:
             refuse("a damaged header")
-        if not 0 <= size <= MAX_MESSAGE:
-            refuse(f"a message of {size} bytes, the limit is {MAX_MESSAGE}")
+        check_size(size)
         answer = Answer(kind, flags, seq, serializer)
-        if size <= _FIRST_PIECE:  # copying is cheaper than receiving twice
+        if size <= _SMALL:  # copying is cheaper than receiving twice
             both = self.read(chunks_size + size, deadline)
             answer.annotations, answer.data = _annotations(both[:chunks_size]), both[chunks_size:]
         else:
@@ -158,24 +154,17 @@ class Channel:
 
     def read(self, size: int, deadline: float) -> bytearray:
         """Read ``size`` bytes; memory is allocated as they come, not for what the header claims."""
-        if self._kept:
-            data = self._from_kept(size)
-            have = len(data)
-            data.extend(bytes(min(size - have, _FIRST_PIECE)))
-        else:
-            data, have = bytearray(min(size, _FIRST_PIECE)), 0
-        while have < size:
-            if have == len(data):
-                data.extend(bytes(min(have, size - have)))
+        data = self._from_kept(size)
+        piece = memoryview(bytearray(min(size - len(data), _PIECE)))  # for all of them: fresh memory is slow
+        while len(data) < size:
             self._set_timeout(deadline)
-            with memoryview(data) as view:
-                try:
-                    count = self.socket.recv_into(view[have:])
-                except OSError as error:
-                    self._fail(error)
+            try:
+                count = self.socket.recv_into(piece[: size - len(data)])
+            except OSError as error:
+                self._fail(error)
             if not count:
-                raise Reset(_CLOSED_EARLY if have else _CLOSED)
-            have += count
+                raise Reset(_CLOSED_EARLY if data else _CLOSED)
+            data += piece[:count]
             self.bytes_received += count
         return data
 
@@ -237,20 +226,6 @@ def marshal_text(data: bytes | bytearray | memoryview) -> str:
     if start + size != len(raw):
         refuse("a refusal of the wrong length")
     return raw[start:].decode("utf-8", "replace")
-
-
-def inflate(data: bytes | bytearray | memoryview, limit: int) -> bytes:
-    """``data`` decompressed; UnsafeAnswer if it is damaged, or longer than ``limit`` bytes, where this stops."""
-    engine = zlib.decompressobj()
-    try:
-        out = engine.decompress(data, limit + 1)
-    except zlib.error:
-        raise UnsafeAnswer("", "compressed data that cannot be decompressed") from None
-    if len(out) > limit:
-        refuse(f"compressed data of more than {limit} bytes")
-    if not engine.eof or engine.unused_data:
-        refuse("compressed data that does not end where it says")
-    return out
 
 
 def signature(key: bytes, data: bytes | bytearray | memoryview, annotations: Mapping[str, bytes]) -> bytes:

@@ -23,8 +23,16 @@ from typing import Any
 
 from ..errors import TargetError
 
-# The colours and their numbers as a background in a terminal.
-COLOURS = {"red": 41, "green": 42, "yellow": 43, "blue": 44, "magenta": 45, "cyan": 46}
+# What a terminal is told for each colour: background, and text that can be read on it. By number, because the first 16
+# colours are the theme's: JupyterLab's white is a grey.
+COLOURS = {
+    "red": "48;5;160;38;5;231",
+    "green": "48;5;28;38;5;231",
+    "yellow": "48;5;220;38;5;16",
+    "blue": "48;5;25;38;5;231",
+    "magenta": "48;5;127;38;5;231",
+    "cyan": "48;5;44;38;5;16",
+}
 # The settings in the table, and their types.
 RAILS = {"confirm": bool, "max_hosts": int, "colour": str, "read_only": bool, "window": str, "log": str}
 _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")

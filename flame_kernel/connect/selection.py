@@ -119,7 +119,7 @@ def _matching(word: str, file: TargetsFile) -> list[Chosen]:
     """The targets whose names match a pattern; TargetError if it is not a pattern, or none match."""
     if word.startswith("@") or not _PATTERN.search(word):
         what = "group" if word.startswith("@") else "target or group"
-        raise TargetError(_unknown(word.removeprefix("@"), file, what))
+        raise TargetError(unknown(word.removeprefix("@"), file, what))
     matching = [Chosen(name, name) for name in file.tables if fnmatch.fnmatchcase(name, word)]
     if not matching:
         raise TargetError(f"the pattern {word} matches no target in {file.path}; {_known(file)}")
@@ -205,5 +205,6 @@ def _few(names: Sequence[str], most: int = 12) -> Iterator[str]:
         yield f"and {len(names) - most} more"
 
 
-def _unknown(word: str, file: TargetsFile, what: str) -> str:
+def unknown(word: str, file: TargetsFile, what: str = "target or group") -> str:
+    """The sentence for a name that stands for nothing."""
     return f"there is no {what} {word!r} in {file.path}; {_known(file)}; or give host:port"

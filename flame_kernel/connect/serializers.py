@@ -11,9 +11,7 @@ import pickle
 from typing import Any, Protocol
 
 from ..errors import RemoteError
-from ..security import reader
-
-_MAX_JSON = 8 << 20  # bytes; every pair of brackets becomes an object, so small JSON can use much memory
+from ..security import limits, reader
 
 
 class Serializer(Protocol):
@@ -60,8 +58,7 @@ class _Json:
         return json.dumps({"handshake": "hello", "object": name}).encode() + note.encode()  # white space, to JSON
 
     def value(self, data: bytes | bytearray, budget: reader.Budget) -> Any:
-        if len(data) > _MAX_JSON:
-            reader.refuse(f"JSON of {len(data)} bytes, the limit is {_MAX_JSON}")
+        limits.check_json(data)
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:

@@ -26,7 +26,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-from ..agent.wire.files import receiving, trees
+from ..agent.wire.files import file_names, receiving, trees
 
 # The longest path of a folder, in bytes, with the chosen folder's own. The system takes 4096 with a file's name at the
 # end, and what has a longer path could not be deleted by it.
@@ -46,9 +46,9 @@ _UMASK = re.compile(r"^Umask:\s*([0-7]+)$", re.MULTILINE)
 
 def component(text: Any) -> bytes:
     """A file name from the far side, as bytes; Refused if it is not exactly one name."""
-    name: bytes = trees.from_wire(text)
+    name: bytes = file_names.from_wire(text)
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
-        raise trees.Refused(f"a file name that leads elsewhere: {trees.shown(text[:200])}")
+        raise file_names.Refused(f"a file name that leads elsewhere: {file_names.shown(text[:200])}")
     return name
 
 
@@ -95,7 +95,7 @@ class ChosenFolder:
         self._open_root()
 
     def __repr__(self) -> str:
-        return f"<ChosenFolder {trees.shown(self.path)}>"
+        return f"<ChosenFolder {file_names.shown(self.path)}>"
 
     def close(self) -> None:
         """Close it. The next use opens it again; Refused if another folder has its path by then."""
@@ -211,7 +211,7 @@ class ChosenFolder:
     def remove(self, place: Names) -> None:
         """See `trees.remove`. The chosen folder itself stays."""
         if not place:
-            raise trees.Refused("it is the folder that was chosen")
+            raise file_names.Refused("it is the folder that was chosen")
         name, folder = self._reach(place)
         self._forget(place)
         trees.remove(name, folder=folder)
@@ -223,7 +223,7 @@ class ChosenFolder:
         root = self._open_root()
         if not place:
             return (b".", root) if root is not None else (self.path, None)
-        trees.check_name(place[-1])
+        file_names.check_name(place[-1])
         if root is None:
             self._look_at_folders(place[:-1])
             return os.path.join(self.path, *place), None
@@ -235,13 +235,15 @@ class ChosenFolder:
     def _reach_new(self, place: Names) -> tuple[bytes, int | None]:
         """The same for an entry to be made; Refused if, where case is ignored, another one that came has its name."""
         if not place:
-            raise trees.Refused("a folder has that name")
+            raise file_names.Refused("a folder has that name")
         found = self._reach(place)
         spelt = self._spelt.get(place[:-1])
         if spelt is not None:
             other = spelt.setdefault(_folded(place[-1]), place[-1])
             if other != place[-1]:
-                raise trees.Refused(f"{trees.shown(other)} has the same name here, where upper and lower case are one")
+                raise file_names.Refused(
+                    f"{file_names.shown(other)} has the same name here, where upper and lower case are one"
+                )
         return found
 
     def _open_root(self) -> int | None:
@@ -251,21 +253,21 @@ class ChosenFolder:
             identity = status.st_dev, status.st_ino
             if self._identity not in (None, identity):
                 os.close(root)
-                raise trees.Refused("its folder is another one by now")
+                raise file_names.Refused("its folder is another one by now")
             self._root, self._identity = root, identity
         return self._root
 
     def _enter(self, root: int, above: Names) -> None:
         """Open the folder of these names, from the one that is open if that is its parent."""
         if len(self.path) + sum(map(len, above)) + len(above) > MAX_PATH:
-            raise trees.Refused("its folders are too many, or their names too long")
+            raise file_names.Refused("its folders are too many, or their names too long")
         inside = self._folder is not None and above[:-1] == self._above
         start, names = (self._folder, above[-1:]) if inside else (root, above)
         assert start is not None
         folder = start
         try:
             for name in names:
-                trees.check_name(name)
+                file_names.check_name(name)
                 below = os.open(name, _BELOW, dir_fd=folder)
                 if folder != start:
                     os.close(folder)
@@ -295,7 +297,7 @@ class ChosenFolder:
 
     def _look_at_folders(self, above: Names) -> None:
         for depth in range(1, len(above) + 1):
-            trees.check_name(above[depth - 1])
+            file_names.check_name(above[depth - 1])
             if trees.describe(os.path.join(self.path, *above[:depth]), follow=False)["kind"] != "folder":
                 raise _no_folder()
 
@@ -335,10 +337,10 @@ class _Branch:
         return self._folder.read_link((*self._top, *names))
 
 
-def _no_folder() -> trees.Refused:
-    return trees.Refused("its folder is not there, or a link is in its place")
+def _no_folder() -> file_names.Refused:
+    return file_names.Refused("its folder is not there, or a link is in its place")
 
 
 def _folded(name: bytes) -> str:
     """The form of a name that is the same for all names that differ only in case."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", trees.to_wire(name)).casefold())
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", file_names.to_wire(name)).casefold())

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from ..agent.wire import frames
-from ..agent.wire.files import receiving, trees
+from ..agent.wire.files import file_names, receiving, trees
 from ..errors import TransferError, UnsafeAnswer
 from ..security import answers
 from .destination import ChosenFolder, Names, component, plain_name
@@ -67,7 +67,7 @@ def find(far: FarFiles, sources: list[str], cwd: str | None) -> list[tuple[str, 
         own = plain_name(source)
         named = [one for one in entries if isinstance(one, dict) and one.get("kind") in ("file", "folder", "other")]
         if not named:
-            words = f"'{trees.shown(source)}' not found on {far.location}; check the path"
+            words = f"'{file_names.shown(source)}' not found on {far.location}; check the path"
             raise TransferError(words, location=far.location)
         # If a pattern is itself the name of a file, with its brackets, it means that file.
         is_pattern = any(c in source for c in "*?[") and [one.get("name") for one in named] != [own]
@@ -89,7 +89,7 @@ def _found(raw: dict[str, Any], location: str) -> tuple[str, str, Message]:
         raise UnsafeAnswer(location, "a file without a name")
     what["real"] = str(raw.get("real", path))
     if what["kind"] == "other":
-        words = f"{trees.shown(path[:500])} at {location} is neither a file nor a folder"
+        words = f"{file_names.shown(path[:500])} at {location} is neither a file nor a folder"
         raise TransferError(words, location=location)
     return path, name, what
 
@@ -98,7 +98,7 @@ def _check_asked_for(name: str, pattern: str, location: str) -> None:
     """Raise UnsafeAnswer if the pattern does not match this name from the far side, by the rules of a shell."""
     hidden = name.startswith(".") and not pattern.startswith(".")
     if hidden or (pattern != "**" and not fnmatch.fnmatchcase(name, pattern)):
-        raise UnsafeAnswer(location, f"a file {trees.shown(name[:200])} that was not asked for")
+        raise UnsafeAnswer(location, f"a file {file_names.shown(name[:200])} that was not asked for")
     _checked(name, location)
 
 
@@ -106,7 +106,7 @@ def _checked(text: Any, location: str) -> bytes:
     """A file name that the far side has sent, as bytes; UnsafeAnswer if it is no valid name."""
     try:
         return component(text)
-    except trees.Refused as e:
+    except file_names.Refused as e:
         raise UnsafeAnswer(location, str(e)) from None
 
 
@@ -137,7 +137,7 @@ def description(raw: Any, location: str) -> dict[str, Any]:
             raise UnsafeAnswer(location, "a link that leads to no path")
         what["target"] = raw["target"][:MAX_TARGET]
     if "reason" in raw:
-        what["reason"] = trees.shown(str(raw["reason"])[:MAX_REASON])
+        what["reason"] = file_names.shown(str(raw["reason"])[:MAX_REASON])
     return what
 
 
@@ -162,7 +162,7 @@ class Downloads:
     ) -> tuple[list[Arrival], bool]:
         """The next entries of the folder ``path`` there, after ``after``; they go below ``place``. Also whether they
         are the last ones."""
-        names = [trees.to_wire(name) for name in after.names] if after else []
+        names = [file_names.to_wire(name) for name in after.names] if after else []
         answer = far.request(
             op="list", path=path, after=names, end=after is not None and after.kind == "end", limit=limit
         )
@@ -173,7 +173,7 @@ class Downloads:
         for one in raw:
             entry = self._entry(one, path, place, far.location)
             if after is not None and entry.position <= after.position:
-                shown = trees.shown(b"/".join(entry.names)[:200])
+                shown = file_names.shown(b"/".join(entry.names)[:200])
                 raise UnsafeAnswer(far.location, f"a folder that lists {shown} twice, or out of order")
             found.append(entry)
             after = entry
@@ -228,7 +228,7 @@ class Downloads:
         self._made.discard(one.place)
         try:
             self._folder.set_attributes(one.place, one.what["mode"], one.what["mtime"])
-        except (OSError, trees.Refused) as e:
+        except (OSError, file_names.Refused) as e:
             self._fail(one, e)
 
     def _prepare(self, one: Arrival) -> None:
@@ -245,14 +245,14 @@ class Downloads:
                     self._made.add(one.place)
                 one.done = True
             elif one.kind == "link":
-                target = trees.from_wire(one.what.get("target"))
-                trees.check_link(one.names[:-1], target)
+                target = file_names.from_wire(one.what.get("target"))
+                file_names.check_link(one.names[:-1], target)
                 if self._folder.make_link(one.place, target):
                     self._tally.files += 1
                 else:
                     self._tally.skipped += 1
                 one.done = True
-        except (OSError, trees.Refused) as e:
+        except (OSError, file_names.Refused) as e:
             self._fail(one, e)
 
     def _look(self, far: FarFiles, one: Arrival) -> None:
@@ -278,7 +278,7 @@ class Downloads:
                     one.offset = far_sums(
                         far, one.far, part, lambda: list(trees.sums(source, 0, part, room, far.frames.hash))
                     )
-        except (OSError, trees.Refused) as e:
+        except (OSError, file_names.Refused) as e:
             self._fail(one, e)
 
     # -- one file
@@ -295,7 +295,7 @@ class Downloads:
             if kind != frames.CONTROL:
                 self._write(far, one, kind, payload)
             elif "error" in payload:
-                raise trees.Refused(*error_in(payload))
+                raise file_names.Refused(*error_in(payload))
             elif payload.get("more"):
                 self._begin(far, one, payload)
             elif one.incoming is None:
@@ -308,7 +308,7 @@ class Downloads:
                 far.ask(*self._question(far, one))
             else:
                 self._put_in_place(far, one, bool(payload.get("changed")))
-        except (OSError, trees.Refused) as e:
+        except (OSError, file_names.Refused) as e:
             self._fail(one, e)
 
     def _begin(self, far: FarFiles, one: Arrival, payload: Any) -> None:
@@ -316,7 +316,7 @@ class Downloads:
             raise UnsafeAnswer(far.location, "a file that begins twice")
         what = description(dict(payload, kind="file"), far.location)
         if one.offset and (what["size"], what["mtime"]) != (one.size, one.what["mtime"]):
-            raise trees.Refused("it changed while it was copied; copy it again")
+            raise file_names.Refused("it changed while it was copied; copy it again")
         what["mode"] = self._folder.permissions(what["mode"])
         one.what.update(what)
         one.incoming = self._folder.incoming(one.place, one.size, what["mtime"], one.offset)
@@ -353,11 +353,11 @@ class Downloads:
         one.done = True
         self._tally.reach(one, at)
 
-    def _fail(self, one: Arrival, error: OSError | trees.Refused) -> None:
+    def _fail(self, one: Arrival, error: OSError | file_names.Refused) -> None:
         """This file failed; raises TransferError if all files would fail, because the disk is full."""
         one.done = True
         if one.incoming is not None:
             one.incoming.stop(keep=False)
             one.incoming = None
-        reason = trees.why(error) if isinstance(error, OSError) else error
+        reason = file_names.why(error) if isinstance(error, OSError) else error
         self._tally.fail(one.name, str(reason), reason.code, "here")

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..agent.wire import frames
 from ..agent.wire import message as wire
-from ..agent.wire.files import trees
+from ..agent.wire.files import file_names
 from ..connect.connection import Connection
 from ..errors import (
     MAX_MESSAGE,
@@ -176,7 +176,7 @@ class FarFiles:
         if "error" in found[0]:
             sentence, code = error_in(found[0])
             if request["op"] in ("where", "find"):  # then the sentence has no name in it
-                name = trees.shown(request["path"] if request["op"] == "where" else request["sources"][0])
+                name = file_names.shown(request["path"] if request["op"] == "where" else request["sources"][0])
                 sentence = f"'{cap(name, MAX_NAME)}' on {self.location}: {sentence}"
             raise TransferError(sentence, code)
         return found[0]
@@ -286,5 +286,5 @@ def _talk(session: Session) -> str:
 
 def error_in(answer: Message) -> tuple[str, str]:
     """The sentence and the code of an error answer, short enough to be shown."""
-    sentence = cap(trees.shown(str(answer.get("error"))[: 2 * MAX_MESSAGE]), MAX_MESSAGE)
-    return sentence, cap(trees.shown(str(answer.get("code") or "")[: 2 * MAX_NAME]), MAX_NAME)
+    sentence = cap(file_names.shown(str(answer.get("error"))[: 2 * MAX_MESSAGE]), MAX_MESSAGE)
+    return sentence, cap(file_names.shown(str(answer.get("code") or "")[: 2 * MAX_NAME]), MAX_NAME)

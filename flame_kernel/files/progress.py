@@ -7,7 +7,7 @@ import time
 import warnings
 from typing import Any
 
-from ..agent.wire.files import trees
+from ..agent.wire.files import file_names
 from ..errors import TransferError
 from ..session.user import in_notebook
 from ..terminal import one_line
@@ -101,13 +101,13 @@ class Tally:
     def note(self, name: bytes | str, text: str) -> None:
         """Note something about one file that the user must know, but that is no failure."""
         if len(self.notes) < MAX_NOTES:
-            self.notes.append(f"{trees.shown(name)}: {one_line(text, _SENTENCE)}")
+            self.notes.append(f"{file_names.shown(name)}: {one_line(text, _SENTENCE)}")
         elif len(self.notes) == MAX_NOTES:
             self.notes.append("… and more")
 
     def fail(self, name: bytes | str, text: str, code: str, where: str) -> None:
         """One file cannot be copied, but others can; raises TransferError if the disk is full."""
-        sentence = f"{trees.shown(name)}: {one_line(text, _SENTENCE)}"
+        sentence = f"{file_names.shown(name)}: {one_line(text, _SENTENCE)}"
         if code == "full":
             raise TransferError(f"no room {where} for {sentence}; make some, and begin again", code)
         self.failed += 1

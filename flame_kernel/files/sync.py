@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from ..agent.wire.files import trees
+from ..agent.wire.files import file_names, trees
 from ..errors import TransferError
 from ..session.session import Session
 from .destination import ChosenFolder, Names, plain_name
@@ -95,10 +95,12 @@ class Sync(Transfer):
     def up(self, source: str, destination: str) -> Synced:
         top = os.path.realpath(os.path.expanduser(source))
         if not os.path.isdir(top):
-            raise TransferError(f"'{trees.shown(source)}' is not a folder here; sync copies folders, put copies files")
+            raise TransferError(
+                f"'{file_names.shown(source)}' is not a folder here; sync copies folders, put copies files"
+            )
         place, there = self._far_place(_into(destination, source), self._made_there(source, destination))
         is_there = there["kind"] == "folder"
-        target = trees.from_wire(place)
+        target = file_names.from_wire(place)
         with contextlib.closing(self._open(source, os.fsencode(top))) as own:
             ours = self._kept(own.walk())
             theirs = self._kept((one.names, one.what) for one in self._arrivals(place, (), None)) if is_there else {}
@@ -107,7 +109,7 @@ class Sync(Transfer):
             self._begin(plan)
             uploads = Uploads(self._tally, f"at {self._location}")
             moving = (
-                Departure(own, names, trees.join(target, *names), what, b"/".join(names) or target)
+                Departure(own, names, file_names.join(target, *names), what, b"/".join(names) or target)
                 for names, what in plan.copied
             )
             while not self._options.dry_run and (batch := list(islice(moving, BATCH))):
@@ -121,7 +123,8 @@ class Sync(Transfer):
         place, there = self._far_place(source)
         if there["kind"] != "folder":
             raise TransferError(
-                f"'{trees.shown(source)}' is not a folder on {self._location}; sync copies folders, get copies files"
+                f"'{file_names.shown(source)}' is not a folder on {self._location}; "
+                "sync copies folders, get copies files"
             )
         own, base = self._chosen(source, destination)
         with contextlib.closing(own):
@@ -172,14 +175,14 @@ class Sync(Transfer):
                 if folder.describe(place[:depth])["kind"] == "missing":
                     return "missing"
             return str(folder.describe(place)["kind"])
-        except (OSError, trees.Refused) as e:
-            raise TransferError(str(trees.why(e) if isinstance(e, OSError) else e)) from None
+        except (OSError, file_names.Refused) as e:
+            raise TransferError(str(file_names.why(e) if isinstance(e, OSError) else e)) from None
 
     def _open(self, shown: str, path: bytes) -> ChosenFolder:
         try:
             return ChosenFolder(path)
         except OSError as e:
-            raise TransferError(f"cannot read {trees.shown(shown)}: {trees.why(e)}") from None
+            raise TransferError(f"cannot read {file_names.shown(shown)}: {file_names.why(e)}") from None
 
     # -- what is there
 
@@ -217,10 +220,10 @@ class Sync(Transfer):
     def _check_destination(self, path: str, kind: str, parent: Any, side: str) -> None:
         if kind == "link":
             raise TransferError(
-                f"'{trees.shown(path)}' is a link {side}; name the folder that it leads to, with a / at its end"
+                f"'{file_names.shown(path)}' is a link {side}; name the folder that it leads to, with a / at its end"
             )
         if kind not in ("folder", "missing"):
-            raise TransferError(f"'{trees.shown(path)}' is not a folder {side}; name another one")
+            raise TransferError(f"'{file_names.shown(path)}' is not a folder {side}; name another one")
         if kind == "missing" and parent != "folder":
             raise TransferError(no_parent(path, parent, side))
 
@@ -342,7 +345,7 @@ class Sync(Transfer):
 
         requests = []
         for names in gone:
-            path = trees.to_wire(trees.join(top, *names))
+            path = file_names.to_wire(file_names.join(top, *names))
             requests.append(({"op": "remove", "path": path}, note(names)))
         far.ask_all(requests)
 
@@ -352,23 +355,23 @@ class Sync(Transfer):
             try:
                 folder.remove((*base, *names))
             except OSError as e:
-                self._not_deleted(plan, names, str(trees.why(e)))
-            except trees.Refused as e:
+                self._not_deleted(plan, names, str(file_names.why(e)))
+            except file_names.Refused as e:
                 self._not_deleted(plan, names, str(e))
 
     def _keep_same_files(self, folder: ChosenFolder, base: Names, plan: _Plan, source: dict[Names, Entry]) -> None:
         """Where a file system ignores case, do not delete an old name that is the same file as a new one."""
         if not plan.after:
             return
-        spelt = {trees.to_wire(b"/".join(names)).casefold(): names for names in source}
+        spelt = {file_names.to_wire(b"/".join(names)).casefold(): names for names in source}
         for names in list(plan.after):
-            twin = spelt.get(trees.to_wire(b"/".join(names)).casefold())
-            with contextlib.suppress(OSError, trees.Refused):  # what cannot be opened cannot be deleted either
+            twin = spelt.get(file_names.to_wire(b"/".join(names)).casefold())
+            with contextlib.suppress(OSError, file_names.Refused):  # what cannot be opened cannot be deleted either
                 if twin is not None and folder.is_same((*base, *names), (*base, *twin)):
                     plan.after.remove(names)
 
     def _not_deleted(self, plan: _Plan, names: Names, why: str) -> None:
-        sentence = f"{trees.shown(b'/'.join(names))}: cannot be deleted: {why}"
+        sentence = f"{file_names.shown(b'/'.join(names))}: cannot be deleted: {why}"
         if names in plan.folders:  # something in it was excluded, or is new
             self._tally.note(b"/".join(names), f"not deleted: {why}")
         else:
@@ -428,4 +431,4 @@ def _into(destination: str, source: str) -> str:
 
 
 def _shown(names: Names, what: Entry) -> str:
-    return str(trees.shown(b"/".join(names))) + ("/" if what.get("kind") == "folder" else "")
+    return str(file_names.shown(b"/".join(names))) + ("/" if what.get("kind") == "folder" else "")

@@ -22,7 +22,7 @@ from itertools import islice
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ..agent.wire import frames
-from ..agent.wire.files import trees
+from ..agent.wire.files import file_names, trees
 from ..connect.units import size_in_words, time_in_words
 from ..errors import CannotConnect, ConnectionLost, TransferError, UnsafeAnswer
 from ..session.session import Session
@@ -231,7 +231,7 @@ class Transfer:
             for answer in answers:
                 if "error" in answer:
                     text, code = error_in(answer)
-                    words = f"cannot write {trees.shown(filename)} at {far.location}: {text}"
+                    words = f"cannot write {file_names.shown(filename)} at {far.location}: {text}"
                     raise TransferError(words, code, far.location)
 
         self._insist(send)
@@ -246,7 +246,7 @@ class Transfer:
         self._expect([("file", description(dict(where, kind="file"), self._location)["size"])])
 
         def receive(far: FarFiles) -> bytes:
-            content = Content(trees.shown(filename), far.location)
+            content = Content(file_names.shown(filename), far.location)
             read = {"op": "read", "path": where["path"], "limit": BURST if far.calls else None}
             while content.more:
                 far.ask(dict(read, offset=len(content.bytes)), content.take)
@@ -331,15 +331,15 @@ def wire_path(path: str) -> str:
     """A path of the far side, as the user writes it, for the wire."""
     if not path or "\0" in path:
         raise TransferError(f"{path!r} is not the name of a file; name a file or a folder")
-    return str(trees.to_wire(os.fsencode(path)))
+    return str(file_names.to_wire(os.fsencode(path)))
 
 
 def checked_where(where: Message, location: str) -> Message:
     if not isinstance(where.get("path"), str) or not isinstance(where.get("kind"), str):
         raise UnsafeAnswer(location, "a destination that is not described")
     try:
-        trees.from_wire(where["path"])
-    except trees.Refused as e:
+        file_names.from_wire(where["path"])
+    except file_names.Refused as e:
         raise UnsafeAnswer(location, str(e)) from None
     return where
 
@@ -358,21 +358,21 @@ def _local_sources(patterns: list[str]) -> list[tuple[bytes, str, str]]:
             try:
                 kind = trees.describe(raw)["kind"]
             except OSError as e:
-                raise TransferError(f"cannot read {trees.shown(match)}: {trees.why(e)}") from None
+                raise TransferError(f"cannot read {file_names.shown(match)}: {file_names.why(e)}") from None
             if kind == "missing":
                 matches = []
                 break
             if kind == "other":
-                raise TransferError(f"{trees.shown(match)} is neither a file nor a folder")
+                raise TransferError(f"{file_names.shown(match)} is neither a file nor a folder")
             found.append((raw, plain_name(pattern if plain else match), kind))
         if not matches:
-            raise TransferError(f"'{trees.shown(pattern)}' not found here; check the path")
+            raise TransferError(f"'{file_names.shown(pattern)}' not found here; check the path")
     return found
 
 
 def no_parent(path: str, kind: Any, side: str) -> str:
     """The error that the folder of ``path`` is missing or of another ``kind``; ``side``: "here", or "on" a location."""
-    folder = trees.shown(os.path.dirname(path.rstrip("/")) or path)
+    folder = file_names.shown(os.path.dirname(path.rstrip("/")) or path)
     if kind in ("file", "other"):
         return f"{folder} is not a folder {side}; name another destination"
     return f"{folder} does not exist {side}; create it first"
@@ -381,7 +381,7 @@ def no_parent(path: str, kind: Any, side: str) -> str:
 def _places(dst: str, there: Message, sources: list[tuple[str, str]], side: str) -> list[bytes]:
     """The path for each source, by its name and kind, as ``cp`` chooses it. ``there`` describes what ``dst`` is now, on
     ``side``: "here", or "on" a location."""
-    shown, kind, path = trees.shown(dst), there["kind"], trees.from_wire(there["path"])
+    shown, kind, path = file_names.shown(dst), there["kind"], file_names.from_wire(there["path"])
     if kind == "folder":
         return _places_in(path, sources)
     if kind == "other":
@@ -397,11 +397,11 @@ def _places(dst: str, there: Message, sources: list[tuple[str, str]], side: str)
 
 def _places_in(folder: bytes, sources: list[tuple[str, str]]) -> list[bytes]:
     """The same, if ``dst`` is an existing folder."""
-    places = [trees.join(folder, trees.from_wire(name)) if name else folder for name, _ in sources]
+    places = [file_names.join(folder, file_names.from_wire(name)) if name else folder for name, _ in sources]
     seen: set[bytes] = set()
     for place, (_, what) in zip(places, sources, strict=True):
         if place in seen:
-            raise TransferError(f"two of the sources would both become {trees.shown(place)}; copy them one by one")
+            raise TransferError(f"two of the sources would both become {file_names.shown(place)}; copy them one by one")
         if place != folder or what == "file":
             seen.add(place)
     return places
@@ -418,16 +418,16 @@ def _chosen(dst: str, sources: list[tuple[str, str]]) -> tuple[ChosenFolder, lis
         parent = kind if kind == "folder" else trees.describe(above)["kind"]
         if kind == "folder":
             for name, _ in sources:
-                trees.check_name(trees.from_wire(name) or b"here")
-        places = _places(dst, {"kind": kind, "path": trees.to_wire(target), "parent": parent}, sources, "here")
+                file_names.check_name(file_names.from_wire(name) or b"here")
+        places = _places(dst, {"kind": kind, "path": file_names.to_wire(target), "parent": parent}, sources, "here")
         for place in places:
             if place != above:
-                trees.check_name(os.path.basename(place))
+                file_names.check_name(os.path.basename(place))
         return ChosenFolder(above), [() if place == above else (os.path.basename(place),) for place in places]
     except OSError as e:
-        raise TransferError(f"cannot copy to {trees.shown(dst)}: {trees.why(e)}") from None
-    except trees.Refused as e:
-        raise TransferError(f"cannot copy to {trees.shown(dst)}: {e}") from None
+        raise TransferError(f"cannot copy to {file_names.shown(dst)}: {file_names.why(e)}") from None
+    except file_names.Refused as e:
+        raise TransferError(f"cannot copy to {file_names.shown(dst)}: {e}") from None
 
 
 def _check_not_within(source: str, real: str, place: bytes | str) -> None:
@@ -435,7 +435,7 @@ def _check_not_within(source: str, real: str, place: bytes | str) -> None:
     it may come from the far side, so it is only compared."""
     inside = os.path.join(os.fsdecode(place), "")
     if any(inside.startswith(os.path.join(os.path.normpath(one), "")) for one in (source, real)):
-        raise TransferError(f"cannot copy the folder {trees.shown(source)} into itself; name another destination")
+        raise TransferError(f"cannot copy the folder {file_names.shown(source)} into itself; name another destination")
 
 
 def _departures(sources: list[tuple[bytes, str]], places: list[bytes]) -> Generator[Departure, None, None]:
@@ -447,13 +447,13 @@ def _departures(sources: list[tuple[bytes, str]], places: list[bytes]) -> Genera
         try:
             folder = ChosenFolder(path)
         except OSError as e:
-            raise TransferError(f"cannot read {trees.shown(path)}: {trees.why(e)}") from None
+            raise TransferError(f"cannot read {file_names.shown(path)}: {file_names.why(e)}") from None
         with contextlib.closing(folder):  # whoever reads it later opens it again, if it is still the same one
             what = folder.describe(())
             yield Departure(folder, (), place, what, name)
             for names, entry in folder.walk():
                 below = b"/".join(names)
-                yield Departure(folder, names, trees.join(place, below), entry, below or name)
+                yield Departure(folder, names, file_names.join(place, below), entry, below or name)
             yield Departure(folder, (), place, dict(what, kind="end"), name)
 
 

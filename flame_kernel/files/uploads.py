@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..agent.wire import frames
-from ..agent.wire.files import receiving, trees
+from ..agent.wire.files import file_names, receiving, trees
 from .destination import ChosenFolder, Names
 from .far_files import BURST, FarFiles, Message, error_in
 from .progress import Entry, Tally
@@ -33,7 +33,7 @@ class Departure(Entry):
 
     @property
     def path(self) -> str:
-        return str(trees.to_wire(self.far))
+        return str(file_names.to_wire(self.far))
 
     def source(self) -> trees.Source:
         """The file to read. It was chosen before any request, so no answer can select another one."""
@@ -104,7 +104,7 @@ class Uploads:
                 continue
             part = look.get("part")
             if type(part) is int and 0 < part <= one.size:
-                path = trees.to_wire(receiving.part_path(one.far, one.size, one.what["mtime"]))
+                path = file_names.to_wire(receiving.part_path(one.far, one.size, one.what["mtime"]))
                 offsets[one.far] = self._same(far, one, path, part)
         return offsets
 
@@ -126,7 +126,7 @@ class Uploads:
                 theirs = far_sums(
                     far, path, limit, lambda: list(trees.sums(source, 0, limit, far.frames.room, far.frames.hash))
                 )
-        except (OSError, trees.Refused):
+        except (OSError, file_names.Refused):
             return 0  # it cannot be read: reported when it should be sent
         return theirs
 
@@ -159,7 +159,7 @@ class Uploads:
                         else:
                             size = source.read_into(far.frames.room[: min(frames.CHUNK, source.size - at)], at)
                             if not size:
-                                raise trees.Refused("it became shorter while it was read")
+                                raise file_names.Refused("it became shorter while it was read")
                             far.frames.send_room(size)
                         at += size
                         tally.bytes += size
@@ -175,14 +175,14 @@ class Uploads:
                         return
                     if source.changed:
                         tally.note(one.name, "it was written to while it was copied")
-                except (OSError, trees.Refused) as e:
+                except (OSError, file_names.Refused) as e:
                     self._fail(one, e)
                 far.tell({"op": "drop"} if one.failed else end)
-        except (OSError, trees.Refused) as e:
+        except (OSError, file_names.Refused) as e:
             self._fail(one, e)
 
-    def _fail(self, one: Departure, error: OSError | trees.Refused) -> None:
-        reason = trees.why(error) if isinstance(error, OSError) else error
+    def _fail(self, one: Departure, error: OSError | file_names.Refused) -> None:
+        reason = file_names.why(error) if isinstance(error, OSError) else error
         one.failed = one.done = True
         self._tally.fail(one.name, str(reason), "", "here")
 

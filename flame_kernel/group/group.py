@@ -24,6 +24,8 @@ from typing import Any, cast, overload
 
 from ..commands.library_rails import check_group
 from ..errors import FlameError, GroupError, NotAnswered, NotSent, TargetError
+from ..profile import asking
+from ..profile.profile import Profile
 from ..remote.remote import Remote
 from ..session.user import catch_interrupts, without_our_frames
 from ..terminal import plain_text
@@ -319,6 +321,11 @@ class Group(Calls, Sequence[Remote]):
         return future.result()
 
     # -- the end -------------------------------------------------------------------------------------------------------
+
+    def profile(self, seconds: float = asking.SECONDS, **how: Any) -> Profile:
+        """Where the time goes on all hosts, as one profile; see `Remote.profile`. Its note names hosts without one."""
+        options = asking.ProfileOptions.named(seconds=seconds, **how)
+        return asking.together(self.each(lambda remote: asking.Taking(remote.session, options)))
 
     def interrupt(self) -> None:
         """Interrupt what runs on all hosts."""

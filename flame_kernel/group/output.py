@@ -10,7 +10,7 @@ from ..errors import RemoteError
 from ..remote.exceptions import raised_there
 from ..remote.kept_text import HasStreams, KeptStreams
 from ..remote.remote import Remote
-from ..security.rendering import Rendering
+from ..security.rendering import WIDGET, Rendering
 from ..session.inbox import Event
 from ..session.screen import allowed, show
 from ..terminal import plain_text
@@ -116,6 +116,7 @@ class HostOutput(HasStreams):
     def display(self, content: dict[str, Any], update: bool = False) -> None:
         self._begin()
         data, metadata = dict(content.get("data") or {}), dict(content.get("metadata") or {})
+        data.pop(WIDGET, None)  # the front end has no model for it: it would show an error in place of the text
         known = (content.get("transient") or {}).get("display_id")
         known = known if isinstance(known, str) else None
         if update:

@@ -117,7 +117,7 @@ def _walk(listed: Listed, folder: str, root: str, above: tuple[str, ...]) -> Non
             if _may_enter(listed, above, entry.name):
                 _walk(listed, entry.path, root, (*above, entry.name))
         else:
-            _take(listed, entry.path, root, above, entry.name)
+            _take(listed, entry.path, root, above, entry.name, entry.is_symlink())
 
 
 def _may_enter(listed: Listed, above: tuple[str, ...], name: str) -> bool:
@@ -129,12 +129,12 @@ def _may_enter(listed: Listed, above: tuple[str, ...], name: str) -> bool:
     return True
 
 
-def _take(listed: Listed, path: str, root: str, above: tuple[str, ...], name: str) -> None:
+def _take(listed: Listed, path: str, root: str, above: tuple[str, ...], name: str, is_link: bool = False) -> None:
     """List one file, if it may be served."""
     shown = "/".join((*above, name))
     if name.startswith(".") or name.endswith(_MADE):
         return
-    file = _found(path, root)
+    file = _found(path, root, is_link)
     if file is None:
         listed.left_out[shown] = "not a regular file, or a link out of the folder"
         return
@@ -162,10 +162,10 @@ def _take_module(listed: Listed, file: File, above: tuple[str, ...], stem: str) 
         listed.modules[dotted] = File(file.path, file.root, file.stamp, package)
 
 
-def _found(path: str, root: str) -> File | None:
+def _found(path: str, root: str, is_link: bool) -> File | None:
     """The file at ``path``, if it is a regular one that really lies in ``root``."""
     try:
-        real = os.path.realpath(path) if os.path.islink(path) else path
+        real = os.path.realpath(path) if is_link else path
         if real != path and not real.startswith(root + os.sep):
             return None
         status = os.stat(real, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""Commands: carries out the ``%flame`` lines of a kernel's cells. ``exchange.py`` has those that copy and send,
+"""Commands: carries out the ``%flame`` lines of a kernel's cells. ``copy_commands.py`` has those that copy and send,
 ``sessions.py`` those that change where cells run."""
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from ..session.user import agrees
 from ..terminal import plain_text
 from .backend import FarSide
 from .clients import Clients
+from .copy_commands import CopyCommands
 from .dispatch import Dispatch
-from .exchange import Exchange
 from .groups import Groups, How
 from .iopub import Publisher
 from .on_group import OnGroup
@@ -81,11 +81,11 @@ class Commands:
         self._views = monitor.Views()
         self._confirmed: tuple[str, str] | None = None  # the front end whose cells, sent together, may run; and where
         self._ports: Forwards | None = None  # of the session that last had forwards
-        self._exchange = Exchange(far, local, waits, load, self._say, publisher)
-        self.groups = Groups(far, publisher, waits, load, self._say, self._exchange)
-        self._on_group = OnGroup(far, self.groups, publisher, waits, self._exchange, self._say, self.show_profile)
+        self._copies = CopyCommands(far, local, waits, load, self._say, publisher)
+        self.groups = Groups(far, publisher, waits, load, self._say, self._copies)
+        self._on_group = OnGroup(far, self.groups, publisher, waits, self._copies, self._say, self.show_profile)
         self.sessions = Sessions(
-            far, publisher, waits, load, self._say, self._exchange.targets, memory, self.groups, usual
+            far, publisher, waits, load, self._say, self._copies.targets, memory, self.groups, usual
         )
 
     async def of_cell(self, lines: list[str], cell: Cell) -> tuple[list[str] | None, dict[str, Any]]:
@@ -120,7 +120,7 @@ class Commands:
             if line.name == "run":
                 if any(_is_ours(one) for one in lines):
                     raise FlameError("%flame run must be the last %flame line of its cell: its script runs below")
-                return [await self._exchange.script(line["code"]), *lines], {}
+                return [await self._copies.script(line["code"]), *lines], {}
             if line.name == "try":
                 return self._tried(line, lines)
             reply = await self.carry_out(line, cell) or {}
@@ -133,7 +133,7 @@ class Commands:
         """Carry out a ``%%flame hotfix`` cell."""
         line = parse(lines[0].strip().removeprefix("%%flame"), KERNEL)
         self._check_command(line)
-        fix: Callable[..., Any] = self._on_group.of(line) or self._exchange.hotfix
+        fix: Callable[..., Any] = self._on_group.of(line) or self._copies.hotfix
         reply: dict[str, Any] = await fix(cell, line, "\n".join(lines[1:]))
         return reply
 
@@ -158,7 +158,7 @@ class Commands:
         do = self._on_group.of(line) or getattr(self, f"_{line.name}", None) or getattr(self.sessions, line.name, None)
         with self._moving(line, cell):
             if do is None:
-                do = getattr(self._exchange, line.name)
+                do = getattr(self._copies, line.name)
             reply: dict[str, Any] | None = await do(cell, line)
             return reply
 
@@ -196,7 +196,7 @@ class Commands:
     def _check_command(self, line: Line) -> None:
         """Raise FlameError if a command would write on a server that is read-only."""
         here = self._far.target
-        is_written, name = rails.written(line, lambda one: one == here.name or one in Exchange.targets())
+        is_written, name = rails.written(line, lambda one: one == here.name or one in CopyCommands.targets())
         if not is_written:
             return
         held: Mapping[str, Rails | None]

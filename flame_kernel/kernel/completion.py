@@ -25,7 +25,7 @@ from ..remote.proxy import reference, stand_in
 from ..security.completions import Offer, Offers, identifiers, offered
 from ..session.requests import Reply
 from ..session.session import Session
-from .exchange import Exchange
+from .copy_commands import CopyCommands
 from .groups import Groups, names
 from .iopub import Publisher
 from .sides import Sides
@@ -156,7 +156,7 @@ class Editor:
         return None
 
     def _targets(self) -> Iterable[str]:
-        return [*Exchange.targets(), *names()]
+        return [*CopyCommands.targets(), *names()]
 
     def _names(self, word: str) -> Iterable[str]:
         local = self._sides.local.current if self._sides.local is not None else None

@@ -38,7 +38,7 @@ from ..remote.remote import Remote
 from ..session.session import Session
 from ..terminal import plain_text, warning
 from .backend import FarSide
-from .exchange import Exchange
+from .copy_commands import CopyCommands
 from .iopub import Publisher
 from .waits import Stopped, Waits, on_thread
 
@@ -82,14 +82,14 @@ class Groups:
         waits: Waits,
         load: Callable[..., Target],
         say: Callable[[Any, str], None],
-        exchange: Exchange,
+        copies: CopyCommands,
     ) -> None:
         self._far = far
         self._publisher = publisher
         self._waits = waits
         self._load = load
         self._say = say
-        self._exchange = exchange
+        self._copies = copies
         self._members: dict[str, Member] = {}
         self._words: str | None = None  # what named the last hosts
         self._back: list[str] = []  # hosts that are there again, which no cell has been told
@@ -277,7 +277,7 @@ class Groups:
         if line["profile"]:
             raise FlameError("--profile is for where the kernel's cells run; for a group: %flame profile, meanwhile")
         await self._hold(cell, chosen, code, how)
-        values = await self._exchange.values([(identifier(name, "variable name"), None) for name in line["in"]])
+        values = await self._copies.values([(identifier(name, "variable name"), None) for name in line["in"]])
         for name in line["pull"]:
             identifier(name, "variable name")
         wanted = cell_options(line, len(chosen), line["timeout"], not line["no_raise_error"])
@@ -316,7 +316,7 @@ class Groups:
     async def _pull(self, some: Group, names: list[str]) -> None:
         """Bind names of ``%%local`` cells to what they are on each host."""
         pulled = await self._waits.until(on_thread(lambda: some.pull(names), "pull"))
-        await self._exchange.bind({name: {host: pulled[host][name] for host in pulled} for name in names})
+        await self._copies.bind({name: {host: pulled[host][name] for host in pulled} for name in names})
 
     def show_again(self, cell: Asked, line: Line) -> None:
         """Show what the last cell on a group has given. Raises FlameError where there was none."""

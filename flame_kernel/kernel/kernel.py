@@ -31,11 +31,11 @@ from ..agent.wire.message import COMMS
 from ..commands import rails
 from ..commands.cell_text import Source
 from ..commands.help import LOCAL
+from ..commands.parsing import profiled_cell
 from ..connect.keys import Ask, hide_keys, without_key
 from ..connect.settings import FlameSettings
 from ..connect.target import Target, load_target, usual_target
 from ..errors import FlameError, NotSent, UnsafeAnswer
-from ..profile.cells import of_cell
 from ..serve import early
 from ..session.session import Session
 from ..terminal import plain_text
@@ -284,7 +284,7 @@ class FlameKernel(Kernel):
 
     async def _execute(self, cell: Execution, options: dict[str, Any]) -> dict[str, Any]:
         """The content of the reply to a cell; raises Stopped and FlameError where it cannot run."""
-        profiled, text = of_cell(cell.code)
+        profiled, text = profiled_cell(cell.code)
         far, code, more = await self._route(cell, text)
         if far is None:
             return {

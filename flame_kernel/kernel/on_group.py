@@ -11,19 +11,18 @@ from ..commands.far_path import get_paths, put_paths, sync_paths
 from ..commands.parsing import Line, words_of
 from ..commands.tables import aligned
 from ..errors import FlameError, GroupError
+from ..group import commands as of_group
 from ..group import folding
 from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.results import Results, told_errors
-from ..hot.commands import hot, hotfix
 from ..packages.commands import on_each, read
-from ..profile.asking import ProfileOptions, Taking
 from ..remote.modules import send_named
 from ..session.session import Session
 from ..session.user import agrees
 from ..terminal import one_line, plain_text
 from .backend import FarSide
-from .exchange import Exchange, offer
+from .copy_commands import CopyCommands, offer
 from .groups import Groups
 from .iopub import Publisher
 from .waits import Stopped, Waits, on_thread
@@ -41,7 +40,7 @@ class OnGroup:
         groups: Groups,
         publisher: Publisher,
         waits: Waits,
-        exchange: Exchange,
+        copies: CopyCommands,
         say: Callable[[Any, str], None],
         show_profile: Callable[..., Coroutine[Any, Any, None]],
     ) -> None:
@@ -49,7 +48,7 @@ class OnGroup:
         self._groups = groups
         self._publisher = publisher
         self._waits = waits
-        self._exchange = exchange
+        self._copies = copies
         self._say = say
         self._show_profile = show_profile
 
@@ -85,9 +84,9 @@ class OnGroup:
         text = tell(results)
         if text:
             self._say(cell, text)
-        lines = told_errors(results.errors, len(results))
-        if lines:
-            self._publisher.stream(cell.request_id, "stderr", "\n".join(lines) + "\n")
+        told = told_errors(results.errors, len(results))
+        if told:
+            self._publisher.stream(cell.request_id, "stderr", "\n".join(told) + "\n")
         if results.errors and not results.ok:
             raise GroupError(len(results), results.errors, results)
 
@@ -109,33 +108,12 @@ class OnGroup:
         await self._look(cell, monitor.top, mask=False)
 
     async def profile(self, cell: Any, line: Line) -> None:
-        options = ProfileOptions.of(line.values)
-        takings = {label: Taking(session, options) for label, session in self._living().items()}
-        await self._show_profile(cell.request_id, takings, line.values)
-
-    def _living(self) -> dict[str, Session]:
-        """The sessions of the connected hosts, by host; FlameError if none is."""
-        living = {one.label: one.known.session for one in self._group.members if one.known is not None}
-        if not living:
-            raise FlameError("no host is connected yet; the first cell does that")
-        return living
+        await self._show_profile(cell.request_id, of_group.profiles(self._group, line.values), line.values)
 
     async def _look(self, cell: Any, once: Callable[[Session], str], mask: bool) -> None:
         """Ask all hosts, also while something runs there."""
-        living = self._living()
-
-        def ask() -> dict[str, str]:
-            said: dict[str, str] = {}
-            asked = {label: on_thread(lambda s=session: once(s), "look") for label, session in living.items()}  # type: ignore[misc]
-            for label, one in asked.items():
-                try:
-                    said[label] = one.result()
-                except FlameError as error:
-                    said[label] = str(error)
-            return said
-
-        said = await self._waits.until(on_thread(ask, "look"))
-        self._say(cell, folding.told(said, diff=False, mask=mask, total=len(self._group)))
+        group = self._group
+        self._say(cell, await self._waits.until(on_thread(lambda: of_group.looked(group, once, mask), "look")))
 
     # -- files and values ----------------------------------------------------------------------------------------------
 
@@ -162,7 +140,7 @@ class OnGroup:
         self, cell: Any, line: Line, server: str | None, begin: Callable[[Any], GroupFuture], before: str = ""
     ) -> None:
         if server not in (None, self._far.target.name):
-            await getattr(self._exchange, line.name)(cell, line)
+            await getattr(self._copies, line.name)(cell, line)
             return
 
         def tell(results: Results) -> str:
@@ -172,11 +150,11 @@ class OnGroup:
         await self._done(cell, begin(self._group.noblock), tell)
 
     def _is_target(self, name: str) -> bool:
-        return name == self._far.target.name or name in Exchange.targets()
+        return name == self._far.target.name or name in CopyCommands.targets()
 
     async def push(self, cell: Any, line: Line) -> None:
         wanted = assignments(line["code"])
-        values = await self._exchange.values(wanted)
+        values = await self._copies.values(wanted)
         await self._done(cell, self._group.noblock.push(values), lambda results: "")
 
     async def pull(self, cell: Any, line: Line) -> None:
@@ -184,7 +162,7 @@ class OnGroup:
         future = self._group.noblock.pull(names)
         await self._done(cell, future, lambda results: "")
         pulled = future.results.ok
-        await self._exchange.bind({name: {host: pulled[host][name] for host in pulled} for name in names})
+        await self._copies.bind({name: {host: pulled[host][name] for host in pulled} for name in names})
 
     async def sendmodule(self, cell: Any, line: Line) -> None:
         def tell(results: Results) -> str:
@@ -194,21 +172,12 @@ class OnGroup:
         await self._done(cell, self._group.noblock.each(lambda remote: send_named(remote.session, name)), tell)
 
     async def hot(self, cell: Any, line: Line) -> None:
-        future = self._group.noblock.each(lambda remote: hot(remote.session, line.values))
-        await self._done(cell, future, lambda results: folding.told(dict(results.ok), total=len(results)))
+        await self._done(cell, *of_group.hot(self._group, line.values))
 
     async def hotfix(self, cell: Any, line: Line, text: str = "") -> dict[str, Any]:
-        """Fix a function on each host, or offer its text for the next cell: that of the first host."""
+        """Fix a function on each host, or offer its text for the next cell."""
         offered: list[str] = []
-
-        def tell(results: Results) -> str:
-            offered.extend(dict.fromkeys(following for _, following in results.ok.values() if following))
-            more = ["The hosts have different texts; this is the first one's."] if len(offered) > 1 else []
-            shown = {host: shown for host, (shown, _) in results.ok.items()}
-            return "\n".join([folding.told(shown, mask=True, total=len(results)), *more])
-
-        future = self._group.noblock.each(lambda remote: hotfix(remote.session, line.values, text))
-        await self._done(cell, future, tell)
+        await self._done(cell, *of_group.hotfix(self._group, line.values, text, offered.append))
         return offer(offered[0]) if offered else {}
 
     async def pip(self, cell: Any, line: Line) -> None:

@@ -15,7 +15,7 @@ from ..commands.kept_cells import label
 from ..commands.key_question import opened
 from ..commands.options import settings
 from ..commands.parsing import Line
-from ..commands.sessions import in_use, is_answered, is_asked, is_kept, is_left, is_watched, no_session, table
+from ..commands.sessions import in_use, is_answered, is_asked, is_kept, is_left, is_watched, lines, no_session
 from ..connect.keys import Ask
 from ..connect.location import Location
 from ..connect.target import Target, Timeouts
@@ -240,7 +240,7 @@ class Sessions:
         if name is None:
             living = await self._ask_agent(lambda client: client.sessions(), target)
             own = present.session_id if present is not None else ""
-            self._say(cell, table(living, own))
+            self._say(cell, "\n".join(lines(living, own)))
             return
         if present is not None and present.session_id == name:
             raise FlameError(f"{name} is this kernel's own session; restart the kernel to begin a new one")

@@ -41,13 +41,14 @@ from ..remote.remote import Remote
 from ..session.agent_client import AgentClient
 from ..session.session import Session
 from ..session.user import agrees, ask_line, in_notebook
-from ..terminal import plain_text, warning
+from ..terminal import one_line, plain_text, warning
 from .arguments import evaluated, local_value
 from .attaching import Attaching
 from .cells import Cells
 from .connections import Connections, in_thread
 from .jobs import table
 from .old_python import in_words
+from .on_group import OnGroup
 from .output import show_profile
 
 # The depth for var_expand. It would also find names of the frame at that depth, such as our own `name` and `line`; so
@@ -65,6 +66,7 @@ class Commands:
         self._views = monitor.Views()
         self._dask_cluster = InNotebook(shell.user_ns)
         self._attaching = Attaching(shell, connections, cells)
+        self._on_group = OnGroup(shell, cells.groups)
 
     def run(self, text: str) -> Any:
         """Carry out one line, without the ``%flame``; returns its value."""
@@ -73,7 +75,7 @@ class Commands:
             text = f"{word} {self._shell.var_expand(rest, depth=_NO_FRAME)}"
         line = parse(text, MAGICS)
         self._check_rails(line)
-        do = getattr(self, f"_{line.name}", None) or getattr(self._attaching, line.name)
+        do = self._on_group.of(line) or getattr(self, f"_{line.name}", None) or getattr(self._attaching, line.name)
         return do(line)
 
     def _check_rails(self, line: Line) -> None:
@@ -82,7 +84,9 @@ class Commands:
         if not is_written:
             return
         held: Mapping[str, Rails | None]
-        if name is None or self._connections.is_connected(name):
+        if self._on_group.of(line) is not None:
+            held = self._on_group.rails(line)
+        elif name is None or self._connections.is_connected(name):
             name, remote = self._connections.pick(name)
             held = {name: remote.target.rails}
         else:
@@ -190,7 +194,7 @@ class Commands:
             if line["kill"] is not None:
                 self._kill(remote, line["kill"])
                 return
-            print(sessions.table(remote.session.sessions().result(), remote.session.session_id))
+            print(*sessions.lines(remote.session.sessions().result(), remote.session.session_id), sep="\n")
 
     def _kill(self, remote: Remote, name: str) -> None:
         if name == remote.session.session_id:
@@ -308,7 +312,10 @@ class Commands:
         remote = self._remote(line)
         if kind == "builtin" and not remote.evaluate(f"hasattr(__import__('builtins'), {name!r})"):
             raise FlameError(f"there is no built-in function {name} at {remote.name}; Tab knows their names")
-        self._shell.user_ns[here] = getattr(remote, kind)(name)
+        try:
+            self._shell.user_ns[here] = getattr(remote, kind)(name)
+        except ModuleNotFoundError as e:
+            raise FlameError(f"{name} cannot be imported at {remote.name}: {one_line(str(e))}") from None
 
     def _push(self, line: Line) -> None:
         remote = self._remote(line)
@@ -443,7 +450,8 @@ class Commands:
         """Carry out a ``%%flame hotfix`` cell: the line's ``text`` without the ``%%flame``, and what stands below."""
         line = parse(text, MAGICS)
         self._check_rails(line)
-        self._fix(line, code)
+        fix: Callable[..., None] = self._on_group.of(line) or self._fix
+        fix(line, code)
 
     def _getmodule(self, line: Line) -> str | None:
         source: str = self._remote(line).getmodule(line["module"])

@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 
 from ..commands.key_question import opened
 from ..connect.keys import Ask, has_key, without_key
+from ..connect.selection import unknown
 from ..connect.target import Target, load_target
 from ..connect.targets_file import TargetsFile, targets_path
-from ..errors import FlameError
+from ..errors import FlameError, TargetError
 from ..old_python.calls import OldPython
 from ..remote.remote import Remote
 from ..session.user import next_of
@@ -88,7 +89,7 @@ class Connections:
         elif name not in self._remotes and name not in self._old:
             at = [one for one, remote in self._remotes.items() if str(remote.location) == name]
             if len(at) != 1:
-                raise FlameError(f"there is no connection {name!r}; {self._known()}")
+                raise self._unknown(name)
             name = at[0]
         if name in self._old:
             raise FlameError(
@@ -119,8 +120,14 @@ class Connections:
         self.current = name if name in self._old else self.pick(name)[0]
         return self.current
 
-    def _known(self) -> str:
-        return f"there are {', '.join(self.names)}" if self.names else "none is made yet: %flame connect"
+    def _unknown(self, name: str) -> FlameError:
+        """The error for a name that is no connection: where it is no target either, as in the kernel."""
+        file = TargetsFile(targets_path(os.environ))
+        if name in file.tables or ":" in name:
+            known = f"there are {', '.join(self.names)}" if self.names else "none is made yet"
+            return FlameError(f"there is no connection {name!r}, {known}; make it: %flame connect {name}")
+        words = unknown(name, file.with_targets({one: str(at.location) for one, at in self.items()}))
+        return TargetError(words if self.names else f"{words}; nothing is connected yet: %flame connect")
 
     def connect(
         self, where: str | None, alias: str | None, options: dict[str, Any], ask: Ask

@@ -67,10 +67,16 @@ def resolve(requirements: Sequence[str], passed: Sequence[str], tags: Sequence[s
 
 def download(entries: Sequence[dict[str, Any]], passed: Sequence[str], tags: Sequence[str], folder: str) -> None:
     """Fetch the wheels of these entries of a report into ``folder``. Raises FlameError."""
-    pinned = [f"{one['metadata']['name']}=={one['metadata']['version']}" for one in entries]
+    pinned = [_pinned(one) for one in entries]
     kept = [word for word, value in _pairs(passed) if word not in ("-r", "--requirement", "-c", "--constraint")
             for word in (word, *value)]  # fmt: skip
     _run(["download", "--quiet", "--no-deps", "--dest", folder, *tags, *kept, "--", *pinned], "")
+
+
+def _pinned(entry: dict[str, Any]) -> str:
+    """The requirement that has this entry of a report as its only answer: a version, or the file that was named."""
+    name, version = entry["metadata"]["name"], entry["metadata"]["version"]
+    return f"{name} @ {entry['download_info']['url']}" if entry.get("is_direct") else f"{name}=={version}"
 
 
 def _pairs(passed: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -81,6 +81,7 @@ class Taking:
     """A profile being taken. ``result`` waits for it, ``stop`` ends it early.
 
     ``cell`` is the id of an execute request that will be sent next: the profile then lasts as long as that cell runs.
+    ``result`` is called when it is over, which may have been before the first sample.
     """
 
     def __init__(self, session: Session, options: ProfileOptions, cell: str = "") -> None:
@@ -88,7 +89,7 @@ class Taking:
         fields = options.fields()
         if cell:
             fields |= {"scope": "cell", "request": cell, "seconds": MOST_SECONDS}
-        self._patience = options.seconds + PATIENCE
+        self._patience, self._is_of_cell = options.seconds + PATIENCE, bool(cell)
         self._future = session.request("profile", self._id, **fields)
         self._stopped = threading.Event()
 
@@ -99,6 +100,8 @@ class Taking:
 
     def result(self) -> Profile:
         """The profile. Raises FlameError if none comes in time."""
+        if self._is_of_cell:
+            self.stop()
         until = time.monotonic() + self._patience
         while True:
             try:
@@ -122,6 +125,16 @@ def take(session: Session, options: ProfileOptions) -> Profile:
             taking.stop()
             return taking.result()
         raise
+
+
+def together(takings: Mapping[str, Taking]) -> Profile:
+    """The profiles of several hosts, as ``gathered``; Ctrl-C ends them early."""
+    try:
+        return gathered(takings)
+    except KeyboardInterrupt:
+        for one in takings.values():
+            one.stop()
+        return gathered(takings)
 
 
 def finished(profile: Profile, values: Mapping[str, Any], name: str = "") -> tuple[Profile, str]:

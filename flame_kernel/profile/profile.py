@@ -132,7 +132,7 @@ class Profile:
         threads = "task" if self.scope == "tasks" else "thread"
         words = [
             f"{time_in_words(self.total)} of {MODES[self.mode]} in {count} {threads}{'s' if count != 1 else ''}",
-            f"{self.samples} samples in {time_in_words(self.seconds)}",
+            f"{self.samples} sample{'s' if self.samples != 1 else ''} in {time_in_words(self.seconds)}",
         ]
         if self.hosts > 1:
             words.append(f"{self.hosts} hosts")
@@ -145,7 +145,8 @@ class Profile:
         """What the user should know beside the figures, a sentence each."""
         found = [self.note] if self.note else []
         if not self.stacks:
-            reason = "no Python code ran in that time" if not self.idle else "all threads stood still"
+            reason = "no asyncio task was there" if self.scope == "tasks" else "no Python code ran in that time"
+            reason = "all threads stood still" if self.idle else reason
             found.append(f"nothing to show: {reason}")
         if self.idle:
             shown = "; ".join(self.idle[:5]) + ("; …" if len(self.idle) > 5 else "")

@@ -16,7 +16,7 @@ from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..agent.wire.files import trees
+from ..agent.wire.files import file_names
 from ..commands.tab import Wanted
 from ..errors import FlameError
 from ..files.far_files import far_files
@@ -152,7 +152,7 @@ def _paths_there(session: Session, path: str) -> list[str]:
     kinds = {}
     for one in entries if isinstance(entries, list) else []:
         if isinstance(one, dict) and isinstance(one.get("name"), str):
-            kinds[os.fsdecode(trees.from_wire(one["name"]))] = one.get("kind")
+            kinds[os.fsdecode(file_names.from_wire(one["name"]))] = one.get("kind")
     begun = path[len(folder) :]
     shown = [name for name in paths(list(kinds)) if "/" not in name and not _is_hidden(name, begun)]
     return [folder + name + ("/" if kinds[name] == "folder" else "") for name in shown[:MAX_PATHS]]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 from ..agent.wire import message as wire
 from ..connect.connection import Connection
-from ..connect.pyro_message import MAX_MESSAGE
 from ..errors import CallTimeout, CannotConnect, ConnectionLost, UnsafeAnswer
+from ..security.limits import MAX_ANSWER
 from .bootstrap import agent_name
 from .call_socket import refusal
 
@@ -50,7 +50,7 @@ def rest(connection: Connection, size: object) -> bytes:
     """Fetch an answer of ``size`` bytes that the server could not send at once. Raises UnsafeAnswer if it has another
     size."""
     whole = bytearray()
-    if type(size) is not int or not 0 < size <= MAX_MESSAGE:
+    if type(size) is not int or not 0 < size <= MAX_ANSWER:
         raise _unsafe(connection, "an answer of a size that none has")
     while len(whole) < size:
         answer = connection.invoke(f"{agent_name()}.{wire.REST}", wire.encode({"at": len(whole)}))

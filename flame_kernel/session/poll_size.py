@@ -1,4 +1,4 @@
-"""Amount: how many bytes a poll asks for, which depends on what has come through; and answers that come in pieces.
+"""PollSize: how many bytes a poll asks for, which depends on what has come through; and answers that come in pieces.
 
 If a line is cut again and again, polls ask for less until an answer comes through. If not even a small batch does, an
 answer comes in pieces, over as many connections as it takes: see `agent/log/reading.py`.
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..agent.wire import message as wire
-from ..connect.pyro_message import MAX_MESSAGE
 from ..security import answers
+from ..security.limits import MAX_ANSWER
 
 # Bytes asked for in one poll: fewer after one that was cut or took SLOW seconds, more after a full one within QUICK.
 LEAST, FIRST, MOST = 1 << 8, 1 << 16, 1 << 21
@@ -24,7 +24,7 @@ TRIES = 3
 AHEAD = FIRST
 
 
-class Amount:
+class PollSize:
     """How much the polls of one session ask for."""
 
     def __init__(self, location: str) -> None:
@@ -35,7 +35,7 @@ class Amount:
         self._parts = bytearray()
 
     def __repr__(self) -> str:
-        return f"<Amount {self._batch}, {len(self._parts)} in pieces>"
+        return f"<PollSize {self._batch}, {len(self._parts)} in pieces>"
 
     @property
     def is_partial(self) -> bool:
@@ -77,7 +77,7 @@ class Amount:
             self._forget()
             self._mark = piece["mark"]
         at, size = piece["at"], piece["size"]
-        if len(buffers) != 1 or at != len(self._parts) or not 0 < len(buffers[0]) <= size - at or size > MAX_MESSAGE:
+        if len(buffers) != 1 or at != len(self._parts) or not 0 < len(buffers[0]) <= size - at or size > MAX_ANSWER:
             raise wire.WireError("a piece that does not fit")
         self._parts += buffers[0]
         if len(self._parts) < size:

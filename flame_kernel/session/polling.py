@@ -18,7 +18,7 @@ from .inbox import Event, Inbox
 from .io_threads import LATE, WOKEN, IoThreads, Task, Wait
 from .line import Line
 from .link import Link
-from .poll_size import AHEAD, Amount
+from .poll_size import AHEAD, PollSize
 
 # Seconds between two batches that have only text: at most 40 a second, with two streams each.
 GAP = 0.025
@@ -57,7 +57,7 @@ class Polling:
         self._is_busy = is_busy
         self._wait = 0.0 if multiplex else timeouts.poll
         self._pause = POLL_BUSY_FIRST
-        self._amount = Amount(link.location)
+        self._amount = PollSize(link.location)
         self._poll = self._next()
         self._is_parked = False
         self._asked, self._received = 0.0, 0  # when the poll was parked, and the bytes that had come by then
@@ -129,6 +129,8 @@ class Polling:
         took, received = time.monotonic() - self._asked, line.connection.bytes_received - self._received
         self._amount.suit(took, received)
         self._poll = self._next()
+        # Where a writer waits for the next acknowledgement, the server answers with nothing, to be told it at once.
+        acknowledges = self._poll["ack"] > poll["ack"]
         if received >= AHEAD and not self._multiplex:
             # Much more is coming: the server prepares the next batch while this one is shown.
             self._poll["ack"] = poll["after"]
@@ -138,7 +140,7 @@ class Polling:
         if self._multiplex:
             self._pause = POLL_BUSY_FIRST if events else min(self._pause * 1.5, POLL_BUSY_LAST)
             return self._pause if self._is_busy() else POLL_IDLE
-        return EARLY if not events and took < EARLY and not self._amount.is_partial else 0.0
+        return EARLY if not (events or acknowledges or self._amount.is_partial) and took < EARLY else 0.0
 
     def _next(self) -> dict[str, Any]:
         after = self._inbox.ack

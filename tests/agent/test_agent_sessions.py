@@ -440,7 +440,7 @@ def test_an_old_message_sent_again_begins_nothing(flame_server: Callable[..., Fl
         assert agent.op("submit", n=number, request=request) == {"new": True}
         assert agent.op("submit", request=request) == {"new": False}  # a client that had no answer
         registry = f"__import__('sys').modules['{agent_name()}.session.registry']"
-        agent.execute(f"{registry}.sessions['bench']._seen.clear()")
+        agent.execute(f"{registry}.sessions['bench']._repeated.__init__()")
         for n in (number, "client-9000", "nonsense", ""):
             with pytest.raises(AgentError) as error:
                 agent.op("submit", n=n or "-", request=request)

@@ -175,7 +175,7 @@ def serve(c):
                 c.sendall(h.digest())
             elif op == b"l":
                 for i in range(n): c.sendall(b"%d\\n" % i)
-    except EOFError: c.close()
+    except (EOFError, ConnectionError): c.close()
 while True: threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()
 """
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import farside
+import psutil
 from farside import FlameServer, wait_until
 from flakylink import FlakyLink
 from kernels import Kernel, Run, remote_flame
@@ -148,9 +149,13 @@ class Chaos:
         self._kept &= due
 
         def is_so() -> bool:
-            return {one["session"] for one in self._ask_far_side("sessions")} == due and (
-                len(self.server.children()) == len(due)
-            )
+            there = self._ask_far_side("sessions")
+            with contextlib.suppress(psutil.NoSuchProcess):
+                known = {one["pid"] for one in there if one["pid"]}
+                known |= {psutil.Process(pid).ppid() for pid in known}  # the fork server, if there are many
+                others = [one for one in self.server.children() if one.pid not in known]
+                return {one["session"] for one in there} == due and not others
+            return False
 
         try:
             wait_until(is_so, "the sessions before are ended", 30)

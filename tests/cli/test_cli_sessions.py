@@ -73,7 +73,7 @@ def test_sessions_listed_and_ended(server: FlameServer) -> None:
         done = flame("sessions", server.location)
         rows = {line.split()[0]: line for line in done.out.splitlines()}
         assert "import threading" in rows["busy"]
-        assert rows["session"].split()[:4] == ["session", "place", "notebook", "started"]
+        assert rows["session"].split() == ["session", "place", "started", "state", "runs", "client"]
         listed = json.loads(flame("sessions", "list", "-t", server.location, "--json").out)
         assert {one["session"]: one["state"] for one in listed} == {"idle": "idle", "busy": "busy"}
 

@@ -163,3 +163,27 @@ def test_the_command_line_without_hosts() -> None:
     done = command.flame("dask")
     assert done.code == 1
     assert "name the hosts of the cluster" in done.err
+
+
+_INTERRUPTS = """
+import os, signal, sys
+class Interrupts:
+    def find_spec(self, name, *more):
+        if name == os.environ["AT"]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupts())
+"""
+
+
+@pytest.mark.parametrize("module", ["flame_kernel.cli.subcommands.dask", "distributed.scheduler"])
+def test_ctrl_c_while_it_is_being_loaded_is_its_end_and_no_traceback(module: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_INTERRUPTS)
+    done = subprocess.run(
+        [command.COMMAND, "dask", "127.0.0.1:1"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**command._clean(), "PYTHONPATH": str(tmp_path), "AT": module},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

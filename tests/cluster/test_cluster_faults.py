@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dasked
 import farside
+import netns
 import psutil
 import pytest
-from dasked import OPTIONS, cluster, until_workers
+from dasked import OPTIONS, cluster, until_workers, workers
 from distributed import Client
+from distributed.diskutils import WorkSpace
 from farside import FlameServer, wait_until
 from flakylink import FlakyLink
 from sshd import Sshd
@@ -44,6 +47,28 @@ def test_closing_during_an_outage_leaves_nothing() -> None:
         wait_until(lambda: not _below(server), "the end of all that it has started there", 60)
 
 
+@pytest.mark.long
+def test_a_host_that_is_silent_for_a_minute_gets_its_worker_again() -> None:
+    """Hosts that see each other: dask gives the worker up after half a minute, and would never have it again."""
+    key, python, count = farside.random_key(), farside.pythons()[-1], 400
+    with contextlib.ExitStack() as stack:
+        net = stack.enter_context(netns.net())
+        far = FlameServer(python, key=key, within=net.within, arguments=("-H", net.address))
+        near = FlameServer(python, key=key, arguments=("-H", net.here))
+        where = [stack.enter_context(farside.stopped(one)).location for one in (far, near)]
+        made, client = stack.enter_context(cluster(where, key=key, allow_plain=True))
+        assert made.network == "direct"
+        futures = client.map(dasked.slow(), range(count), pure=False)
+        dasked.until_done(futures, 20)
+        net.silent()
+        dasked.pass_time(60)
+        assert len(workers(client)) == 1
+        net.back()
+        until_workers(client, 2)
+        dasked.until_done(futures, count)
+        assert sorted(number for number, _ in client.gather(futures)) == list(range(count))
+
+
 def test_a_killed_client_leaves_nothing_there(tmp_path: Path) -> None:
     script = (
         "import sys, flame\n"
@@ -58,7 +83,7 @@ def test_a_killed_client_leaves_nothing_there(tmp_path: Path) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[2],
-            env={**os.environ, "TMPDIR": str(tmp_path)},  # dask's folder of a scheduler that was killed stays here
+            env={**os.environ, "TMPDIR": str(tmp_path)},
         )
         with process:
             assert process.stdout is not None
@@ -66,6 +91,11 @@ def test_a_killed_client_leaves_nothing_there(tmp_path: Path) -> None:
             assert _below(server)
             process.kill()
         wait_until(lambda: not _below(server), "the end of all that it has started there", 60)
+    # Here dask's own folder of its scheduler stays, until dask needs one again.
+    scratch = tmp_path / "dask-scratch-space"
+    assert list(scratch.glob("scheduler-*"))
+    WorkSpace(str(scratch)).new_work_dir(prefix="next-").release()
+    assert not list(scratch.glob("scheduler-*"))
 
 
 def test_two_clusters_at_once_by_tls_and_by_ssh(sshd: Sshd, tmp_path: Path) -> None:

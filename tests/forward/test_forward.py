@@ -36,7 +36,7 @@ from flame_kernel.serve.certs import Authority
 from flame_kernel.session.agent_client import AgentClient
 
 _ABRUPT = struct.pack("ii", 1, 0)
-
+LONG = (pytest.mark.long, pytest.mark.timeout(240))
 
 DATA = random.Random(3).randbytes(3 * MiB + 17)
 
@@ -86,10 +86,12 @@ def test_unix_sockets_at_either_end(flame_server: Callable[..., FlameServer], tm
         wait_until(lambda: not there.exists(), "the socket there is gone")
 
 
-@pytest.mark.parametrize("name", ["child", "key"])
-def test_streams_outlive_cuts(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("child", 6 * MiB), ("key", 6 * MiB), *(pytest.param(name, 48 * MiB, marks=LONG) for name in ("child", "key"))],
+)
+def test_streams_outlive_cuts(name: str, size: int) -> None:
     """Eight streams, both ways at once, over six cuts: every byte, in order."""
-    size = 6 * MiB
     blobs = [random.Random(n).randbytes(size) for n in range(8)]
     with (
         far_side(name) as server,
@@ -106,7 +108,7 @@ def test_streams_outlive_cuts(name: str) -> None:
             found[n] = hashlib.sha256(data).hexdigest()
 
         threads = [threading.Thread(target=run, args=(n,)) for n in range(8)]
-        link.rate = 20 * MiB
+        link.rate = 3.5 * size
         for thread in threads:
             thread.start()
         for cut in range(6):
@@ -117,7 +119,7 @@ def test_streams_outlive_cuts(name: str) -> None:
             wait_until(lambda seen=seen: pi.forwards.cuts > seen, "it has seen the cut")  # type: ignore[misc]
         link.rate = None
         for thread in threads:
-            thread.join(60)
+            thread.join(100)
         assert found == {n: hashlib.sha256(blobs[n]).hexdigest() for n in range(8)}
 
 

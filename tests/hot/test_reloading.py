@@ -148,6 +148,9 @@ def test_a_mistake_leaves_the_old_code_and_says_where_it_is(pi: Remote, work: Pa
         *("old", 1, "old child, old base", False),
     )
     assert "ValueError: not yet (work.py, line " in "".join(told)
+    work.write_text(OLD + "\nraise SystemExit(3)\n")
+    assert pi.evaluate("plain(1)[0]") == "old"
+    assert "SystemExit: 3 (work.py, line " in "".join(told)
     work.write_text(OLD.replace("old", "new"))
     assert pi.evaluate("(plain(1)[0], child.who())") == ("new", "new child, new base")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import farside
 import pytest
 from farside import FlameServer, wait_until
 from kernels import Kernel, Run, remote_flame
 from mini import plain
+from widgets import Front, of_model
 
 HOSTS = ("web1", "web2", "web3")
 
@@ -83,6 +85,28 @@ def test_that_rich_output_is_off_is_said_once(kernel: Kernel) -> None:
     again = ok(kernel.execute("Bold()")).stdout
     assert again.count("plain") == 1
     assert "HTML" not in again
+
+
+def test_widgets_of_hosts_with_keys_show_as_text(flame_server: Callable[..., FlameServer], tmp_path: Path) -> None:
+    path, key = tmp_path / "targets.toml", farside.random_key()
+    path.touch(mode=0o600)
+    hosts = {name: flame_server(key=key).location for name in ("web1", "web2")}
+    path.write_text(
+        "".join(f'[targets.{name}]\nlocation = "{where}"\nkey = "env:HOSTS_KEY"\n' for name, where in hosts.items())
+    )
+    with remote_flame(env={"FLAME_CONFIG": str(path), "HOSTS_KEY": key}) as k:
+        run = ok(k.execute("%%flame -t web1,web2 --fold\nimport ipywidgets as w\ns = w.IntSlider(value=7)\ns"))
+        assert "all 2 hosts: web1, web2" in run.stdout
+        assert run.stdout.count("IntSlider(value=7)") == 1
+        assert (run.stdout + run.stderr).count("[widgets of a group's hosts show as text]") == 1
+        assert "HTML and widgets are off" not in run.stdout
+        # On one of them, in a cell of its own, it is live.
+        ok(k.execute("%flame connect web1"))
+        ok(k.execute("import ipywidgets as w\ns = w.IntSlider()\ns.observe(lambda c: print('now', c.new), 'value')"))
+        slider = of_model(
+            k.execute("t = w.IntSlider()\nt.observe(lambda c: print('t', c.new), 'value')\nt"), "IntSliderModel"
+        )
+        assert Front(k).move(slider, value=9).stdout == "t 9\n"
 
 
 def test_a_silent_cell_shows_nothing_and_counts_nothing(kernel: Kernel) -> None:

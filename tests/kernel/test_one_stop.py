@@ -134,6 +134,20 @@ def test_debuggers_that_ask(kernel: Kernel, site: Site, how: str) -> None:
     assert ok(kernel.execute("sys.gettrace() is None, 6 * 7")).result == "(True, 42)"
 
 
+def test_a_thread_that_asks(kernel: Kernel, site: Site) -> None:
+    """The cell waits for the thread, not for the user: it is not taken for one that waits for an answer."""
+    run = kernel.submit("import threading\nt = threading.Thread(target=input, args=('?',))\nt.start(); t.join()")
+    kernel.wait_for(lambda: run.prompts, "the question")
+    kernel.interrupt()
+    if not site.in_child:
+        kernel.wait_for(lambda: "still in t.join, line 3" in run.stderr, "what the cell is in")
+        kernel.interrupt()
+    kernel.wait(run, 20)
+    assert run.error is not None
+    assert run.error["ename"] == "KeyboardInterrupt"
+    assert ok(kernel.execute("input('?')", answers=("yes",))).result == "'yes'"
+
+
 def test_a_fork_pool(site: Site, kernel: Kernel) -> None:
     if not site.in_child:
         pytest.skip("a server with threads is not to be forked")

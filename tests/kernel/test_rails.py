@@ -14,7 +14,7 @@ from kernels import Kernel, Run, remote_flame
 from places import ok
 
 from flame_kernel.commands import rails
-from flame_kernel.connect.rails_table import Rails, check_rails
+from flame_kernel.connect.rails_table import COLOURS, Rails, check_rails
 from flame_kernel.connect.target import load_target
 from flame_kernel.errors import FlameError, TargetError
 
@@ -54,7 +54,9 @@ def test_read_only_and_noted(server: FlameServer, tmp_path: Path) -> None:
     environ = kernel_with(tmp_path, server, 'read_only = true\nlog = "audit.log"\ncolour = "yellow"')
     with remote_flame(env=environ) as k:
         run = ok(k.execute("password = 'hunter2'; x = {'a': 1}; x['a'] = 2\nprint(x)"))
-        assert run.stdout.startswith(f"\x1b[43;97;1m prod {server.location} (read only) \x1b[0m\n{{'a': 2}}")
+        assert run.stdout.startswith(
+            f"\x1b[{COLOURS['yellow']};1m prod {server.location} (read only) \x1b[0m\n{{'a': 2}}"
+        )
         assert "assigns to os.environ['A']" in refused(k, "import os\nos.environ['A'] = '1'")
         assert "calls shutil.rmtree('/tmp/none')" in refused(k, "import shutil; shutil.rmtree('/tmp/none')")
         ok(k.execute("x['b'] = 1"))  # a name of an earlier cell
@@ -110,7 +112,7 @@ def test_a_group_is_asked(server: FlameServer, tmp_path: Path) -> None:
         assert alone.error is not None
         assert "nobody can be asked here" in alone.error["evalue"]
         assert not (tmp_path / "a").exists()
-        assert ok(k.execute(cell, answers=("y",))).stdout.startswith("\x1b[41;97;1m prod \x1b[0m\n")
+        assert ok(k.execute(cell, answers=("y",))).stdout.startswith(f"\x1b[{COLOURS['red']};1m prod \x1b[0m\n")
 
 
 def test_the_app_hears_of_it(server: FlameServer, tmp_path: Path) -> None:
@@ -218,3 +220,17 @@ def test_the_table_and_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert rails.of_targets(names) == dict.fromkeys(names[:2], Rails(read_only=True))
     with pytest.raises(TargetError, match=r"'rails' stands in the rails of a target in .*; no option changes rails"):
         load_target("prod", overrides={"rails": Rails()})
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_the_line_can_be_read(colour: str) -> None:
+    """The contrast of text and background is what WCAG 2 asks of text, 4.5, whatever the theme."""
+    _, _, background, _, _, text = map(int, COLOURS[colour].split(";"))
+
+    def luminance(number: int) -> float:
+        levels = [(0, 95, 135, 175, 215, 255)[(number - 16) // base % 6] / 255 for base in (36, 6, 1)]
+        linear = [level / 12.92 if level <= 0.03928 else ((level + 0.055) / 1.055) ** 2.4 for level in levels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    darker, lighter = sorted((luminance(background), luminance(text)))
+    assert (lighter + 0.05) / (darker + 0.05) >= 4.5

@@ -272,7 +272,7 @@ def test_every_cell_there_until_it_is_said_again(shell: Shell) -> None:
 
 
 def test_a_name_that_nobody_has_does_not_take_every_cell(shell: Shell) -> None:
-    is_one_sentence(shell.run("%autoflame nobody"), "there is no connection 'nobody'")
+    is_one_sentence(shell.run("%autoflame nobody"), "there is no target or group 'nobody'")
     is_one_sentence(shell.run("%autoflame nobody,web1"), "there is no target or group 'nobody'")
     assert shell.ok("print('near')").out == "near\n"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ from farside import FlameServer, Python, bare_pyro, pythons
 from kernels import remote_flame
 from notebook_shell import ipython
 from ports import light
+from wheelhouse import wheel
 
 import flame
 from flame_kernel.errors import FlameError
@@ -23,44 +22,6 @@ from flame_kernel.packages import closure, pip, tags
 from flame_kernel.packages import install as packages
 
 NEWEST = pythons()[-1]
-
-
-def wheel(
-    folder: Path,
-    name: str,
-    version: str = "1.0",
-    *,
-    requires: tuple[str, ...] = (),
-    files: dict[str, str] | None = None,
-    tag: str = "py3-none-any",
-    spoilt: bool = False,
-    **extras: str,
-) -> Path:
-    """A wheel with one module of the package's name, and whatever else is wanted."""
-    info = f"{name}-{version}.dist-info"
-    requirements = "".join(f"Requires-Dist: {one}\n" for one in requires)
-    requirements += "".join(
-        f"Provides-Extra: {one}\nRequires-Dist: {of}; extra == '{one}'\n" for one, of in extras.items()
-    )
-    content = {
-        f"{name}.py": f"version = {version!r}\nwhere = __file__\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requirements}",
-        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
-        **(files or {}),
-    }
-    record = "".join(f"{path},sha256={_digest(text)},{len(text)}\n" for path, text in content.items())
-    if spoilt:
-        content[f"{name}.py"] += "evil = True\n"
-    path = folder / f"{name}-{version}-{tag}.whl"
-    with zipfile.ZipFile(path, "w") as file:
-        for one, text in content.items():
-            file.writestr(one, text)
-        file.writestr(f"{info}/RECORD", record + f"{info}/RECORD,,\n")
-    return path
-
-
-def _digest(text: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
 
 
 @pytest.fixture

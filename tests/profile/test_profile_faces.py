@@ -26,6 +26,9 @@ def test_in_the_magics(flame_server: Callable[..., FlameServer], tmp_path: Path)
         ran = shell.ok(f"%flame profile --all --idle --seconds 0.2 -o {path}")
         assert f"saved in {path}" in ran.out
         assert "profiles" in json.loads(path.read_text())
+        ran = shell.run("%%flame --profile\n1/0")
+        assert isinstance(ran.error, ZeroDivisionError)
+        assert ran.seconds < 5
         is_one_sentence(shell.run("%%flame --profile --bg\nspin(0.1)"), "--profile is for a cell on one host")
         is_one_sentence(shell.run("%flame profile --live"), "--live is for notebooks")
         is_one_sentence(shell.run("%flame profile --cell --seconds 1"), "no cell runs")
@@ -41,3 +44,17 @@ def test_on_the_command_line(live_app: Callable[..., LiveApp], tmp_path: Path) -
     assert "<svg" in page.read_text()
     done = flame("profile", app.location, "--thread", "none", "--seconds", "0.1")
     assert (done.code, len(done.err.splitlines())) == (1, 1)
+
+
+@pytest.mark.usefixtures("warm_commands")
+def test_of_a_group(flame_server: Callable[..., FlameServer], tmp_path: Path) -> None:
+    import flame as library
+
+    location = flame_server(ipython=False).location
+    with library.group([library.connect(location, session=name, shell="mini") for name in ("one", "two")]) as both:
+        assert both.profile(0.2, scope="all", idle=True).hosts == 2
+        for remote in both:
+            remote.close()
+    done = flame("profile", f"{location}*2", "--idle", "--seconds", "0.2", "-o", tmp_path / "both.json")
+    assert ("2 hosts" in done.out, done.code) == (True, 0), done.err
+    assert "profiles" in json.loads((tmp_path / "both.json").read_text())

@@ -74,12 +74,33 @@ def test_known_shares(known: Remote) -> None:
     profile = known.profile(3, thread="worker")
     spent = {name: seconds - before[name] for name, seconds in known.evaluate("dict(spent)").items()}
     shares = profile.by_function()
-    for name, seconds in spent.items():  # of 300 samples, a share of 0.7 has a standard deviation of 0.026
-        assert abs(shares[name][1] - seconds / sum(spent.values())) < 0.1, f"{spent}\n{profile}"
+    for name, seconds in spent.items():  # 300 samples on a busy machine have a standard deviation of 0.035
+        assert abs(shares[name][1] - seconds / sum(spent.values())) < 0.15, f"{spent}\n{profile}"
     assert profile.total == pytest.approx(profile.seconds, rel=0.1)
     assert "sum(range(100))" in str(profile)
     assert 0 < profile.cost < 0.04 * profile.seconds  # it promises 2 %, looked at every 20 samples
     assert not any(name.startswith("flame-profile") for name in threads(known))
+
+
+def test_several_threads_that_compute_are_not_slowed(far: Remote) -> None:
+    far.execute(
+        "import sys, threading\nover, seen = threading.Event(), []\n"
+        "def work():\n    while not over.is_set():\n        sum(range(500)); seen.append(sys.getswitchinterval())\n"
+        "workers = [threading.Thread(target=work) for _ in range(3)]\n[one.start() for one in workers]"
+    )
+    try:
+        far.profile(0.5, scope="all", rate=1000)
+        far.execute("seen.clear()")
+        profile = far.profile(1.5, scope="all", rate=1000)
+        half = far.evaluate("seen[len(seen) // 2:]")
+    finally:
+        far.execute("over.set(); [one.join() for one in workers]; seen.clear()")
+    if far.evaluate("__import__('sys').version_info[:2]") < (3, 8):  # which threads compute is unknown there
+        assert 0.001 in {round(one, 4) for one in half}
+        return
+    assert {round(one, 4) for one in half} == {0.005}
+    assert "samples a second, not 1000: several threads compute there" in str(profile)
+    assert profile.cost < 0.02 * profile.seconds
 
 
 def test_a_whole_process_without_what_stands_still(known: Remote) -> None:
@@ -135,6 +156,7 @@ def test_what_cannot_be_profiled_has_its_sentence(far: Remote) -> None:
         far.profile(speed=1)
     # No Python code, and a thread that ends.
     assert "nothing to show: " in str(far.profile(0.2, scope="all"))
+    assert "nothing to show: no asyncio task was there" in str(far.profile(0.1, scope="tasks"))
     far.execute("import threading, time; t = threading.Thread(target=time.sleep, args=(1.5,), name='short'); t.start()")
     profile = far.profile(60, thread="short")
     assert profile.note == "the thread ended before the time was over"
@@ -179,6 +201,14 @@ def test_a_held_interpreter_is_seen_from_outside(flame_server: Callable[..., Fla
         assert "match" in profile.by_function()
         pi.interrupt()
         cell.join()
+
+
+def test_a_cell_that_is_over_at_once(far: Remote) -> None:
+    for _ in range(3):
+        taking = Taking(far.session, ProfileOptions(), "never")  # as one that was over before the first look
+        profile = taking.result()
+        assert profile.note == "it was over before the first sample"
+        assert profile.seconds < 5
 
 
 def test_ctrl_c_ends_it_early(known: Remote) -> None:

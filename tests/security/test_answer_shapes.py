@@ -354,7 +354,7 @@ def read_result(op: str, value: Any) -> None:
         assert value["newest"] - value.get("acknowledged", value["newest"]) + value["epoch"] >= -(2**54)
         assert all(cell["request"] is not None for cell in value.get("running", []))
     elif op == "sessions":
-        assert all(isinstance(cell, str) for row in sessions.rows(value) for cell in row)
+        assert all(isinstance(line, str) for line in sessions.lines(value))
     elif op == "cells":
         for one in value:
             assert kept_cells.label(one) + kept_cells.header(one)

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flame_kernel.agent.wire import frames
-from flame_kernel.agent.wire.files import receiving, trees
+from flame_kernel.agent.wire.files import file_names, receiving, trees
 from flame_kernel.errors import FlameError, TransferError, UnsafeAnswer
 from flame_kernel.files import destination, sync, transfer
 from flame_kernel.remote import modules
@@ -193,7 +193,7 @@ def test_a_list_does_not_begin_again(home: Home, monkeypatch: pytest.MonkeyPatch
 
 def test_names_that_are_odd_and_names_are_copied_and_shown_escaped(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     names = sorted(["a\nb", "\x1b[31mred", "\u202egpj.exe", "C:", "back\\slash", "\udcff", "NUL", "e.", "\x7f"])
-    names.sort(key=lambda name: trees.from_wire(name))
+    names.sort(key=lambda name: file_names.from_wire(name))
     entries = [entry(name) for name in names]
     entries.insert(1, entry(names[0] + "\x1b", kind="odd", reason="\x1b]0;title\x07\nno"))
     session = hostile_session(
@@ -201,7 +201,7 @@ def test_names_that_are_odd_and_names_are_copied_and_shown_escaped(home: Home, m
         answers(find={"found": [found("d", "folder")]}, list={"entries": entries, "last": True}, read=send()),
     )
     result = transfer.get(session, ["/data/."], home.out)
-    assert {os.fsencode(one.name) for one in home.out.iterdir()} >= {trees.from_wire(name) for name in names}
+    assert {os.fsencode(one.name) for one in home.out.iterdir()} >= {file_names.from_wire(name) for name in names}
     assert str(result).isprintable() or all(line.isprintable() for line in str(result).splitlines())
     assert len(result.notes) == 1
 
@@ -224,16 +224,16 @@ def test_names_that_are_odd_and_names_are_copied_and_shown_escaped(home: Home, m
     ],
 )
 def test_names_that_are_none_on_windows(name: bytes) -> None:
-    trees.check_name(name, windows=False)
-    with pytest.raises(trees.Refused, match="not a possible file name on Windows"):
-        trees.check_name(name, windows=True)
+    file_names.check_name(name, windows=False)
+    with pytest.raises(file_names.Refused, match="not a possible file name on Windows"):
+        file_names.check_name(name, windows=True)
 
 
 @pytest.mark.parametrize("target", [b"..\\..\\x", b"C:x", b"\\x", b"a\\..\\..\\x", b"x:y"])
 def test_links_that_lead_out_on_windows(target: bytes) -> None:
-    trees.check_link((b"a",), target, windows=False)
-    with pytest.raises(trees.Refused, match="leads out of the folder"):
-        trees.check_link((b"a",), target, windows=True)
+    file_names.check_link((b"a",), target, windows=False)
+    with pytest.raises(file_names.Refused, match="leads out of the folder"):
+        file_names.check_link((b"a",), target, windows=True)
 
 
 @pytest.mark.parametrize(
@@ -740,7 +740,7 @@ def test_a_folder_that_is_opened_again_is_the_same_one(home: Home) -> None:
         mine.rename(home.out / "moved")
         mine.symlink_to(home.top / "outside")
         for act in (folder.source, folder.describe, folder.remove, folder.make_folder, folder.read_link):
-            with pytest.raises(trees.Refused, match="another one by now"):
+            with pytest.raises(file_names.Refused, match="another one by now"):
                 act((b"secret",))
 
 

@@ -15,7 +15,7 @@ import flame
 from flame_kernel.agent.wire import message as wire
 from flame_kernel.errors import AgentError, UnsafeAnswer
 from flame_kernel.remote.remote import Remote
-from flame_kernel.session.poll_size import SMALL, Amount
+from flame_kernel.session.poll_size import SMALL, PollSize
 
 # Seconds: it takes three, and nothing came through for ever before.
 PATIENCE = 90
@@ -188,7 +188,7 @@ def _raw(agent: RawAgent, op: str, buffers: Any = (), **fields: Any) -> tuple[An
 # -- a hostile server ------------------------------------------------------------------------------------------------
 
 
-def cut_down(amount: Amount) -> None:
+def cut_down(amount: PollSize) -> None:
     while "most" not in amount.fields():
         amount.cut({})
 
@@ -201,7 +201,7 @@ def piece(mark: str, at: int, size: int) -> dict[str, Any]:
 
 
 def test_pieces_make_the_answer() -> None:
-    amount = Amount("pi")
+    amount = PollSize("pi")
     cut_down(amount)
     at = 0
     while at < len(EVENTS):
@@ -227,7 +227,7 @@ def test_pieces_make_the_answer() -> None:
 )
 def test_pieces_that_cannot_be(result: dict[str, Any], buffers: list[bytes]) -> None:
     with pytest.raises(wire.WireError):
-        Amount("pi").whole(result, buffers)
+        PollSize("pi").whole(result, buffers)
 
 
 @pytest.mark.parametrize(
@@ -236,14 +236,14 @@ def test_pieces_that_cannot_be(result: dict[str, Any], buffers: list[bytes]) -> 
 def test_pieces_of_what_is_no_answer(inner: dict[str, Any]) -> None:
     whole = wire.encode(inner)
     with pytest.raises((wire.WireError, UnsafeAnswer)):
-        Amount("pi").whole(piece("m", 0, len(whole)), [whole])
+        PollSize("pi").whole(piece("m", 0, len(whole)), [whole])
 
 
 def test_any_pieces_at_all() -> None:
     """Whatever a server says in place of pieces: nothing but these two errors, and never more than it has sent."""
     chance = random.Random(7)
     for _ in range(3000):
-        amount = Amount("pi")
+        amount = PollSize("pi")
         sent = 0
         for _ in range(chance.randrange(1, 9)):
             size = chance.choice([0, 1, len(EVENTS), 1 << 26, 1 << 27])
@@ -257,7 +257,7 @@ def test_any_pieces_at_all() -> None:
 
 
 def test_it_asks_for_more_again() -> None:
-    amount = Amount("pi")
+    amount = PollSize("pi")
     cut_down(amount)
     small = amount.fields()["most"]
     assert small < SMALL

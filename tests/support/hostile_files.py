@@ -17,7 +17,7 @@ import pytest
 
 from flame_kernel.agent.remote import files
 from flame_kernel.agent.wire import frames
-from flame_kernel.agent.wire.files import trees
+from flame_kernel.agent.wire.files import file_names
 from flame_kernel.files import transfer
 from flame_kernel.files.far_files import FarFiles
 
@@ -175,4 +175,4 @@ def outside(events: list[tuple[str, list[str]]], chosen: Path) -> list[str]:
 
 def shown(name: Any) -> str:
     """A name for a message of a test."""
-    return str(trees.shown(name)) if isinstance(name, str) else repr(name)
+    return str(file_names.shown(name)) if isinstance(name, str) else repr(name)

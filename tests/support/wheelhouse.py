@@ -1,4 +1,5 @@
-"""Wheels of what is installed here, made again from its files: for a far side that has nothing, without an index."""
+"""Wheels for a far side that has nothing, without an index: of what is installed here, made again from its files, and
+of packages that are made up."""
 
 from __future__ import annotations
 
@@ -58,3 +59,41 @@ def _wheel(folder: Path, package: metadata.Distribution, version: str | None) ->
             record += f"{where},sha256={digest},{len(content)}\n"
             file.writestr(where, content)
         file.writestr(f"{info}/RECORD", f"{record}{info}/RECORD,,\n")
+
+
+def wheel(
+    folder: Path,
+    name: str,
+    version: str = "1.0",
+    *,
+    requires: tuple[str, ...] = (),
+    files: dict[str, str] | None = None,
+    tag: str = "py3-none-any",
+    spoilt: bool = False,
+    **extras: str,
+) -> Path:
+    """A wheel with one module of the package's name, and whatever else is wanted."""
+    info = f"{name}-{version}.dist-info"
+    requirements = "".join(f"Requires-Dist: {one}\n" for one in requires)
+    requirements += "".join(
+        f"Provides-Extra: {one}\nRequires-Dist: {of}; extra == '{one}'\n" for one, of in extras.items()
+    )
+    content = {
+        f"{name}.py": f"version = {version!r}\nwhere = __file__\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requirements}",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
+        **(files or {}),
+    }
+    record = "".join(f"{path},sha256={_digest(text)},{len(text)}\n" for path, text in content.items())
+    if spoilt:
+        content[f"{name}.py"] += "evil = True\n"
+    path = folder / f"{name}-{version}-{tag}.whl"
+    with zipfile.ZipFile(path, "w") as file:
+        for one, text in content.items():
+            file.writestr(one, text)
+        file.writestr(f"{info}/RECORD", record + f"{info}/RECORD,,\n")
+    return path
+
+
+def _digest(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()

@@ -213,7 +213,9 @@ class Hot:
                     continue
                 try:
                     kept = reloading.reload(module, source)
-                except Exception as e:  # the module's own code, or a file that does not come: the old module stays
+                except KeyboardInterrupt:  # a Stop of the cell
+                    raise
+                except BaseException as e:  # what the module's own code raises, SystemExit too: the old one stays
                     self._failed[name] = why = reloading.words(e, source.filename)
                     words = "%s was edited but is not reloaded: %s. The module stays as it was" % (name, why)
                     self.host.tell(cell.request_id, words + "\n")

@@ -58,4 +58,5 @@ def words(error, filename):
         if isinstance(frame, types.FrameType) and frame.f_code.co_filename == filename:
             line = number
     where = "" if line is None else " (%s, line %s)" % (filename[5:-1], line)
-    return "%s: %s%s" % (type(error).__name__, " ".join(str(error).split())[:300], where)
+    said = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split())[:300])))
+    return said + where

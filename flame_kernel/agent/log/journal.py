@@ -4,7 +4,7 @@ It has no threads and no locks.  Events lie in blocks, each in memory or in the 
 
     history          acknowledged; kept for replays up to a limit, then the oldest are forgotten
     head             the oldest events that are not acknowledged
-    gap              stands for dropped output: a mark per cell, and the events among them that must not be lost
+    gap              stands for dropped output, see ``dropping``
     tail             the newest events; its last block is open and grows
 
 Each of these may be empty.  An event has a *position*, which never changes, and a *number*, which shows the reader that
@@ -17,100 +17,13 @@ Sizes are the bytes of output that go over the link, plus a little for each even
 import marshal
 
 from ..wire.units import size_in_words
-from . import spill
+from . import dropping, spill
+from .blocks import Block, payload, size_of
 
 # Bytes in a block; blocks are smaller if the cap is small.
 BLOCK = 1 << 18
-# Bytes that an event counts in addition to its content.
-OVERHEAD = 64
 # A block of up to this many bytes stays in memory for a moment after it was read from the file.
 CACHED = 1 << 22
-# Event types that are never dropped: someone waits for them, or later events make no sense without them.
-_KEPT = ("ready", "died", "error", "input_request", "input_cancelled", "callback_request", "takeover_request")
-_KEPT += ("hot_request", "comm_open", "comm_close")
-
-
-def is_kept(event):
-    """Whether an event is kept when the output around it is dropped."""
-    return event["type"].endswith("_reply") or event["type"] in _KEPT
-
-
-def measure(text):
-    """The size of a text in bytes."""
-    return len(text.encode("utf-8", "surrogatepass"))
-
-
-def size_of(event):
-    """How many bytes an event counts."""
-    content = event["content"]
-    if event["type"] == "stream":
-        return OVERHEAD + measure(content["text"])
-    try:
-        size = len(marshal.dumps(content))
-    except ValueError:  # it has values that marshal cannot store; then it stays in memory
-        size = 0
-    size += len(event.get("json", b"")) + sum(len(b) + OVERHEAD for b in event.get("buffers") or ())
-    return 4 * OVERHEAD + size
-
-
-def payload(event):
-    """The bytes of an event's content alone, which is what a mark counts."""
-    return event["size"] - (OVERHEAD if event["type"] == "stream" else 4 * OVERHEAD)
-
-
-class _Block:
-    """Consecutive events.
-
-    position  the position of its first event; ``first``: that event's number, which behind a gap is right only once the
-              gap is sealed
-    left      bytes in it that are not acknowledged
-    events    a list, or None while they are in the spill file
-    output    request id -> bytes, if all its events may be dropped, else None; set when the block is closed
-    """
-
-    __slots__ = ("count", "events", "first", "left", "length", "output", "pages", "position", "size")
-
-    def __init__(self, position, first):
-        self.position = position
-        self.first = first
-        self.count = 0
-        self.size = 0
-        self.left = 0
-        self.events = []
-        self.output = None
-        self.pages = ()
-        self.length = 0
-
-
-class _Gap(_Block):
-    """Stands for dropped output. ``mark`` in one of its events: how many bytes that event stands for."""
-
-    __slots__ = ("marks", "reason")
-
-    def __init__(self, position, first):
-        _Block.__init__(self, position, first)
-        self.marks = {}  # request id -> its mark
-        self.reason = None
-
-    def add(self, event):
-        self.events.append(event)
-        self.count += 1
-        self.size += event["size"]
-        self.left += event["size"]
-
-    def dropped(self, request, count):
-        """Record that ``count`` bytes of a request were dropped, in the request's mark."""
-        mark = self.marks.get(request)
-        if mark is None:
-            mark = {"type": "stream", "request": request, "content": {"name": "stderr", "text": ""}}
-            mark.update(size=4 * OVERHEAD, mark=0)
-            self.marks[request] = mark
-            self.add(mark)
-        mark["mark"] += count
-        mark["content"] = {
-            "name": "stderr",
-            "text": "[%d bytes of output dropped here: %s]\n" % (mark["mark"], self.reason),
-        }
 
 
 class Journal:
@@ -133,7 +46,7 @@ class Journal:
         self.waiting = 0  # bytes that are not acknowledged
         self.stuck = None  # why nothing more can be written to the file; None if it can
         self._on_dropped = on_dropped
-        self._blocks = [_Block(1, 1)]
+        self._blocks = [Block(1, 1)]
         self._gap = None
         self._spill = spill.Spill()
         self._cached = None, None
@@ -200,12 +113,12 @@ class Journal:
         for event in block.events:
             _finish(event)
             if block.output is not None:
-                if is_kept(event):
+                if dropping.is_kept(event):
                     block.output = None
                 else:
                     request = event["request"]
                     block.output[request] = block.output.get(request, 0) + payload(event)
-        self._blocks.append(_Block(self.position + 1, self.newest + 1))
+        self._blocks.append(Block(self.position + 1, self.newest + 1))
         self._closed_more = True
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -334,7 +247,7 @@ class Journal:
             self._closed_more = False
             self._spill_waiting(may_drop)
         if self.cap is not None and self.waiting > self.cap and may_drop:
-            reason = "the journal's cap of %s was reached while nobody read" % size_in_words(self.cap)
+            reason = dropping.CAP_REACHED % size_in_words(self.cap)
             while self.waiting > self.cap and self._drop(self.cap // 2, reason):
                 pass
         return self.oldest != oldest
@@ -368,7 +281,7 @@ class Journal:
             if self._put_away(blocks[0]):
                 continue
             # There is no room in the file: drop output, so that its pages can be used again.
-            reason = "the journal's file could not grow (%s) while nobody read" % self.stuck
+            reason = dropping.FILE_FULL % self.stuck
             if not may_drop or not self._drop(self.waiting // 2, reason):
                 self._closed_more = True  # try again later, when there may be room
                 return
@@ -388,7 +301,7 @@ class Journal:
         """Drop the block behind the gap, which is made behind ``head`` bytes if needed. False if nothing can be
         dropped."""
         if self._gap is None:
-            self._make_gap(head, reason)
+            self._gap = dropping.gap_in(self._blocks, head, self.sealed, reason, self._on_dropped)
             if self._gap is None:
                 return False
         at = self._blocks.index(self._gap) + 1
@@ -396,41 +309,13 @@ class Journal:
         if victim is self._blocks[-1]:
             return False
         count, size = gap.count, gap.size
-        if victim.output is not None:
-            for request, dropped in victim.output.items():
-                self._lose(request, dropped)
-        else:
-            for event in self._load(victim):
-                if is_kept(event):
-                    gap.add(event)
-                elif "mark" in event:
-                    self._lose(event["request"], event["mark"])
-                else:
-                    self._lose(event["request"], payload(event))
+        gap.drop(victim, self._load)
         del self._blocks[at]
         self.newest += gap.count - count - victim.count
         self.waiting += gap.size - size - victim.left
         victim.left = 0
         self._free(victim)
         return True
-
-    def _lose(self, request, count):
-        self._gap.dropped(request, count)
-        self._on_dropped(request)
-
-    def _make_gap(self, head, reason):
-        before = 0
-        for at, block in enumerate(self._blocks[:-1]):
-            if before >= head and block.first > self.sealed:
-                last = self._blocks[at - 1] if at else None
-                if isinstance(last, _Gap) and last.first > self.sealed and last.events is not None:
-                    self._gap = last  # a reader has reached this gap but was sent nothing of it
-                    return
-                self._gap = _Gap(block.position, block.first)
-                self._gap.reason = reason
-                self._blocks.insert(at, self._gap)
-                return
-            before += block.left
 
     def _free(self, block):
         if self._cached[0] is block:
@@ -441,7 +326,7 @@ class Journal:
 
     def close(self):
         """Drop everything, and delete the file."""
-        self._blocks = [_Block(self.position + 1, self.newest + 1)]
+        self._blocks = [Block(self.position + 1, self.newest + 1)]
         self._gap = None
         self._cached = None, None
         self.acknowledged = self.newest

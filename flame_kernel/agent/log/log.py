@@ -11,10 +11,10 @@ An event is a dict ``{"type", "request", "content"}``, with ``"metadata"`` and `
 
 import _thread
 import collections
-import threading
 import time
 
-from . import cells, journal, texts
+from . import blocks, cells, journal, texts
+from .locks import Lock, signal, wake
 
 # Text in one stream event, in bytes, roughly: even a link that breaks often must get a whole event through.
 PIECE = 1 << 14
@@ -38,38 +38,6 @@ LOOK_FIRST, LOOK_LAST = 0.0005, 0.005
 HAND_OVER_PATIENCE = 1.0
 # The share of time that flushes may spend waiting, and how many unused seconds of it they can save up.
 HAND_OVER_SHARE, HAND_OVER_SAVED = 0.1, 0.05
-
-
-def _signal():
-    """A raw lock used as an event; starts unset."""
-    lock = _thread.allocate_lock()
-    lock.acquire()
-    return lock
-
-
-def _wake(lock):
-    """Set a raw lock that is used as an event; safe on any thread, at any moment, any number of times."""
-    if lock.locked():
-        try:
-            lock.release()
-        except RuntimeError:  # another producer has released it first
-            pass
-
-
-class _Lock:
-    """A lock that knows which thread holds it."""
-
-    def __init__(self):
-        self._lock = threading.Lock()
-        self.owner = None
-
-    def __enter__(self):
-        self._lock.acquire()
-        self.owner = _thread.get_ident()
-
-    def __exit__(self, *exc_info):
-        self.owner = None
-        self._lock.release()
 
 
 class EventLog:
@@ -100,11 +68,11 @@ class EventLog:
         self.kept = None  # an answer that the reader fetches in pieces
         self._hand_over_left = HAND_OVER_SAVED  # seconds that flushes may still wait, as of ``_handed_over``
         self._handed_over = time.monotonic()
-        self._lock = _Lock()
-        self._news = _signal()
-        self._urgent = _signal()
+        self._lock = Lock()
+        self._news = signal()
+        self._urgent = signal()
         self._listeners = ()  # signals of watchers
-        self._keeper = _signal()
+        self._keeper = signal()
         self._readers = 0
         self._parked = False
         self._held_up = False  # a writer waits for the reader to acknowledge more
@@ -118,21 +86,25 @@ class EventLog:
 
     def append(self, event):
         """Add one event. Never blocks; safe on any thread at any moment."""
+        if self._add(event):
+            wake(self._urgent)
+        self._announce()
+
+    def _add(self, event):
+        """Add an event without telling anybody; returns whether a reader who gathers text shall have it at once."""
         if event["type"] == "stream":
             content = event["content"]
             self._incoming.append(((event["request"], content["name"]), content["text"]))
-        else:
-            self._incoming.append(event)
-            if event["type"] not in GATHERED:
-                _wake(self._urgent)
-        self._announce()
+            return False
+        self._incoming.append(event)
+        return event["type"] not in GATHERED
 
     def _announce(self):
-        _wake(self._news)
+        wake(self._news)
         for listener in self._listeners:
-            _wake(listener)
+            wake(listener)
         if len(self._incoming) > DRAIN_AT:
-            _wake(self._keeper)
+            wake(self._keeper)
 
     def write(self, request, name, text):
         """Add stream text of a cell, cut into pieces; the writer waits here while it is too far ahead."""
@@ -166,9 +138,9 @@ class EventLog:
         try:
             while not self._closed and (len(self._incoming) > crowd or self._must_wait()):
                 self._held_up = True
-                _wake(self._urgent)
-                _wake(self._news)
-                _wake(self._keeper)
+                wake(self._urgent)
+                wake(self._news)
+                wake(self._keeper)
                 time.sleep(pause)
                 pause = min(pause * 2, LOOK_LAST)
         finally:
@@ -190,7 +162,7 @@ class EventLog:
         while not self._closed and (self._incoming or self._lock.owner is not None or self._journal.waiting):
             if time.monotonic() - began > HAND_OVER_PATIENCE:
                 break
-            _wake(self._urgent)
+            wake(self._urgent)
             time.sleep(pause)
             pause = min(pause * 2, LOOK_LAST)
         self._handed_over = time.monotonic()
@@ -210,6 +182,17 @@ class EventLog:
         return self.when_full == "block" and self._journal.is_full
 
     # -- the keeper --------------------------------------------------------------------------------------------------
+
+    def take_in(self, events):
+        """Add events and keep them; for a producing thread of our own. Readers wake when that is done: earlier, they
+        and this thread would wait for each other."""
+        urgent = False
+        for event in events:
+            urgent = self._add(event) or urgent
+        self.keep()
+        if urgent:
+            wake(self._urgent)
+        self._announce()
 
     def keep(self):
         """Number what has arrived, and spill what should not stay in memory; called on producing threads of our own."""
@@ -288,13 +271,13 @@ class EventLog:
     def _change_reader(self):
         """Give each reader its own locks, so that the previous reader cannot take a signal meant for this one."""
         before = self._news, self._urgent
-        self._news, self._urgent = _signal(), _signal()
+        self._news, self._urgent = signal(), signal()
         self._readers += 1
         self._parked = False
         self.kept = None
         self.acted_on = time.monotonic()
         for lock in before:
-            _wake(lock)
+            wake(lock)
         return self._readers
 
     def _wait(self, mine, news, urgent, ack, wait, gap, limit, is_over):
@@ -348,7 +331,7 @@ class EventLog:
         them. ``after`` None: from the beginning of the running cell, or from now.
         """
         deadline = time.monotonic() + wait
-        news = _signal()
+        news = signal()
         try:
             while True:
                 with self._lock:
@@ -427,7 +410,7 @@ class EventLog:
         """End all waiting; events that are kept can still be read."""
         self._closed = True
         for lock in (self._news, self._urgent, self._keeper) + self._listeners:
-            _wake(lock)
+            wake(lock)
 
     def forget(self):
         """Drop all events and the spill file. Call it after ``close``."""
@@ -474,7 +457,7 @@ class EventLog:
             position = self._journal.add(event)
             if event["type"] not in GATHERED:
                 self._newest_word = self._journal.newest
-            self.cells.saw(event, position, journal.payload(event))
+            self.cells.saw(event, position, blocks.payload(event))
         if run:
             self._take_text(key, "".join(run))
         # With a reader attached nothing goes to the file: it would be read at once, and writers wait for that.
@@ -482,7 +465,7 @@ class EventLog:
             self.cells.evicted(self._journal.oldest)
 
     def _take_text(self, key, text):
-        size = journal.measure(text)
+        size = blocks.measure(text)
         position, event = self._texts.growing(key)
         if position > self._shown and position >= self._journal.open_from and event["size"] + size <= PIECE:
             self._journal.grow(event, text, size)

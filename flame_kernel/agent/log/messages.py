@@ -14,15 +14,16 @@ MAX_EVENT = 60 << 20
 # Most buffers of one message, and most bytes of its metadata.
 MAX_BUFFERS = 10000
 MAX_METADATA = 64 << 10
-# Content that is a dict of at most FEW texts of at most SHORT characters is plain JSON: it is not converted.
-FEW, SHORT = 4, 100
-_TEXT = {str}
+# Content that is a dict of at most FEW short texts, small numbers and empty dicts and lists is plain JSON, and is not
+# converted: such is the reply of a cell.
+FEW, SHORT, SMALL = 4, 100, 1 << 30
 
 
 def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None):
     """``(event, "")``; or ``(None, a sentence for the user)`` for a comm message that is too large, because nothing can
     replace it. ``clean`` converts content that JSON cannot represent."""
-    text = _needed_text(content, clean)
+    plain = _few(content)
+    text = b"" if plain is not None else _as_json(content, clean)
     about = _as_json(metadata or {}, clean)
     size, why = _why_left_out(msg_type, text, about, buffers or ())
     made = {"type": msg_type, "request": request_id, "content": {}}
@@ -33,7 +34,7 @@ def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None
     elif msg_type in LARGE and len(text) > INLINE_JSON:
         made["json"] = text
     else:
-        made["content"] = _now(content, text)
+        made["content"] = json.loads(text.decode("utf-8")) if plain is None else plain
     if metadata and not why:
         made["metadata"] = json.loads(about.decode("utf-8"))
     if buffers:
@@ -41,21 +42,26 @@ def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None
     return made, ""
 
 
-def _needed_text(content, clean):
-    """The content as JSON text; empty for a few short texts, which are plain JSON as they are."""
-    return b"" if _are_few_words(content) else _as_json(content, clean)
-
-
-def _now(content, text):
-    """The content as plain data, read from its JSON ``text``; without a text it is plain already."""
-    return json.loads(text.decode("utf-8")) if text else dict(content)
-
-
-def _are_few_words(content):
+def _few(content):
+    """A copy of content that is plain JSON as it is; None for other content."""
     if type(content) is not dict or not 0 < len(content) <= FEW:
-        return False
-    texts = list(content) + list(content.values())
-    return set(map(type, texts)) == _TEXT and max(map(len, texts)) <= SHORT
+        return None
+    copy = {}
+    for name, value in content.items():
+        kind = type(value)
+        if type(name) is not str or len(name) > SHORT:
+            return None
+        if kind is str:
+            plain = len(value) <= SHORT
+        elif kind is int:
+            plain = -SMALL < value < SMALL
+        else:
+            plain = value is None or kind is bool or (kind in (dict, list) and not value)
+            value = kind() if kind in (dict, list) else value  # the user's code may fill it later
+        if not plain:
+            return None
+        copy[name] = value
+    return copy
 
 
 def _as_json(content, clean):

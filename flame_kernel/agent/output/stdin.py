@@ -44,7 +44,7 @@ class Prompts:
         self._append = append
         self._settle = settle
         self._closed = closed
-        self._waiting = {}  # id -> [raw lock, the user's line, the asking request]
+        self._waiting = {}  # id -> [raw lock, the user's line, the asking request, the asking thread]
         self._count = 0
         self._lock = threading.Lock()
 
@@ -63,7 +63,7 @@ class Prompts:
         with self._lock:
             self._count += 1
             input_id = self._count
-            self._waiting[input_id] = [answered, None, cell.request_id]
+            self._waiting[input_id] = [answered, None, cell.request_id, _thread.get_ident()]
         self._settle()
         content = {"prompt": prompt, "password": bool(password), "input_id": input_id}
         try:
@@ -85,9 +85,9 @@ class Prompts:
             raise EOFError
         return value
 
-    def asks(self, request_id):
-        """Whether a request waits for the user."""
-        return any(one[2] == request_id for one in list(self._waiting.values()))
+    def asks(self, request_id, thread_id):
+        """Whether a request waits for the user on this thread."""
+        return any(one[2:] == [request_id, thread_id] for one in list(self._waiting.values()))
 
     def answer(self, input_id, value):
         """Pass the user's line to a question; returns whether it was still waiting."""

@@ -1,10 +1,10 @@
 """A sampling profiler: a thread of ours takes the stacks of this process's threads many times a second.
 
-Nothing is traced or patched. Only the interpreter's switch interval is shorter while the sampler waits: with the usual
-5 ms, a thread that computes would keep it waiting, and most samples would fall where a thread gives up the interpreter
-of its own accord. That still happens to code that runs for less than that interval between two calls that give it up,
-such as input and output: its time is counted at those calls. Each sample counts for the time since the sample before
-it:
+Nothing is traced or patched. Only the interpreter's switch interval is shorter while the sampler waits, unless several
+threads compute: with the usual 5 ms, a thread that computes would keep it waiting, and most samples would fall where a
+thread gives up the interpreter of its own accord. That still happens to code that runs for less than that interval
+between two calls that give it up, such as input and output: its time is counted at those calls. Each sample counts for
+the time since the sample before it:
 
     wall  all of the time, also for threads that wait
     cpu   the CPU time of the thread, as the system counts it
@@ -31,22 +31,29 @@ WALL, CPU, GIL = "wall", "cpu", "gil"
 MODES = (WALL, CPU, GIL)
 # The largest share of one CPU that a sampler may use: if each sample takes long, it takes fewer.
 MOST_CPU = 0.02
+# The same where several threads compute: they wait for the interpreter meanwhile, and for being given it again.
+MOST_SHARED = 0.006
 MOST_RATE, MOST_SECONDS = 1000.0, 3600.0
 # The fractional parts of its multiples are spread evenly between 0 and 1.
 GOLDEN = 0.6180339887498949
-# The switch interval while it waits, in seconds: longer where several threads compute, because they too
-# interrupt each other that often.
-SWITCH, SHARED = 0.0001, 0.001
-# A thread that uses more than this share of its time computes.
-BUSY = 0.2
-# After how many samples the rate is adjusted.
-REVIEW = 20
+# The switch interval while it waits, in seconds, by whether several threads compute: then it stays as it is, because
+# they too would interrupt each other that often. None: the system does not tell.
+SWITCHES = {False: 0.0001, True: None, None: 0.001}
+# Threads compute if all together use more than this share of the time; several do, if all but the busiest one use more
+# than this share of that.
+BUSY, OTHERS = 0.2, 0.1
+# After how many samples the rate and the switch interval are adjusted: the first time, and then.
+FIRST, REVIEW = 5, 20
 # How many different stacks are counted separately. They differ by position in the bytecode, not only by line.
 MOST_KEYS = 50000
 # Seconds that the profile of a cell waits for the cell to begin.
 CELL_PATIENCE = 60.0
 # Seconds for which we watch whether a thread runs without the interpreter.
 LOOK = 0.00003
+# What is told if it took less than this share of the samples because several threads compute.
+SLOWED = 0.8
+FEWER = "%.0f samples a second, not %g: several threads compute there, and lose about 1 %% this way"
+OVER = "it was over before the first sample"
 # A thread that used less than this share of its time stood still.
 STILL = 0.01
 # How many tasks are looked at, and calls of each.
@@ -84,7 +91,8 @@ class Sampler:
         self._begun = {}  # thread object -> CPU seconds at its first sample
         self._loops = []
         self._lane_names = set()  # names of the threads that run cells
-        self._switch, self._used = SWITCH, {}
+        self._switch, self._used, self._several = None, {}, None  # the switch interval None: the process's own
+        self._cpu_before = 0.0  # of this thread, before the first sample
         self._over = threading.Lock()  # free when the profile is to end
         self._over.acquire()
         self.samples, self._lost, self.cost, self.seconds, self.note = 0, 0.0, 0.0, 0.0, ""
@@ -99,10 +107,11 @@ class Sampler:
         if self.scope == TASKS:
             self._loops = _loops()
         if self.scope == CELL and self._request and not self._cell_begins():
-            self.note = "the cell did not begin"
+            self.note = OVER if self._is_over() else "the cell did not begin"
             return
         begun = base = time.monotonic()
-        used, interval, done = _own_cpu(), 1.0 / self.rate, 0
+        self._several = self._several_compute(begun)
+        self._cpu_before, interval, done = _own_cpu(), 1.0 / self.rate, 0
         until = begun + min(seconds, MOST_SECONDS)
         while True:
             # One sample in each interval, but at a varying point of it: otherwise a loop in step with the samples
@@ -118,19 +127,31 @@ class Sampler:
             self.samples += 1
             if now >= until:
                 break
-            if self.samples % REVIEW == 0:
-                self._switch = SHARED if self._several_compute(now) else SWITCH
+            if self.samples == FIRST or self.samples % REVIEW == 0:
                 base, done = base + done * interval, 0
-                interval = max(1.0 / self.rate, (_own_cpu() - used) / self.samples / MOST_CPU)
-        self.cost, self.seconds = _own_cpu() - used, max(time.monotonic() - begun, 1e-9)
-        if not self.samples and not self.note:
-            self.note = "it was over before the first sample"
+                interval = self._review(now)
+        self.cost, self.seconds = _own_cpu() - self._cpu_before, max(time.monotonic() - begun, 1e-9)
+        self.note = "; ".join(filter(None, (self.note, self._seen_less())))
+
+    def _review(self, now):
+        """Adjust the switch interval to what computes there; returns the interval between samples, by their cost."""
+        self._several = self._several_compute(now)
+        self._switch, most = SWITCHES[self._several], MOST_SHARED if self._several else MOST_CPU
+        return max(1.0 / self.rate, (_own_cpu() - self._cpu_before) / self.samples / most)
+
+    def _seen_less(self):
+        """Why it took fewer samples than it should, for the user; empty if it did not."""
+        if not self.samples:
+            return "" if self.note else OVER
+        if self._several and self.samples < SLOWED * self.rate * self.seconds:
+            return FEWER % (self.samples / self.seconds, self.rate)
+        return ""
 
     def _wait(self, seconds):
         """Wait for the next sample; returns whether the profile is over. The switch interval is short meanwhile, but
         not while a sample is taken, which the other threads would interrupt again and again."""
         interval = sys.getswitchinterval()
-        sys.setswitchinterval(min(interval, self._switch))
+        sys.setswitchinterval(min(interval, self._switch or interval))
         ours = sys.getswitchinterval()
         try:  # by one call in C: Python's own waiting would be interrupted, too
             is_over = self._over.acquire(True, seconds) if seconds > 0 else self._over.acquire(False)
@@ -142,23 +163,35 @@ class Sampler:
         return is_over
 
     def _several_compute(self, now):
-        """Whether more than one thread has computed since this was last asked."""
+        """Whether more than one thread has computed since this was last asked; None if that is unknown."""
         before, self._used = self._used, {thread: (now, _cpu_of(thread)) for thread in threading.enumerate()}
-        busy = 0
-        for thread, (at, cpu) in self._used.items():
-            since, used = before.get(thread, (at, None))
-            busy += None not in (cpu, used) and cpu - used > BUSY * (at - since)
-        return busy > 1
+        shares = [
+            (cpu - before[thread][1]) / max(at - before[thread][0], 1e-9)
+            for thread, (at, cpu) in self._used.items()
+            if cpu is not None and before.get(thread, (at, None))[1] is not None
+        ]
+        if not shares:
+            return None
+        return sum(shares) > BUSY and sum(shares) - max(shares) > OTHERS * sum(shares)
 
     def _cell_begins(self):
-        until = time.monotonic() + CELL_PATIENCE
+        """Wait for the cell; False if it does not come, or is over already."""
+        until, self._switch = time.monotonic() + CELL_PATIENCE, SWITCHES[False]
         while not self._wait(0.001):
             lanes = self._lanes()
             if lanes is None or time.monotonic() > until:
                 return False
             if any(request == self._request for request, _ in lanes.values()):
+                self._switch = None
                 return True
         return False
+
+    def _is_over(self):
+        """Whether ``stop`` was called."""
+        is_over = self._over.acquire(False)
+        if is_over:
+            self._over.release()
+        return is_over
 
     # -- one sample --------------------------------------------------------------------------------------------------
 

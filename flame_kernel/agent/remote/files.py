@@ -31,7 +31,7 @@ import sys
 
 from .. import sockets
 from ..wire import frames
-from ..wire.files import receiving, trees
+from ..wire.files import file_names, receiving, trees
 
 # Seconds of silence before we give up; the client may be reading a large file. Keepalive notices a dead one sooner.
 PATIENCE = 900.0
@@ -67,7 +67,7 @@ class Worker:
                     self._incoming.write(payload)
                 else:
                     self._incoming.skip(payload)
-            except (OSError, trees.Refused) as e:
+            except (OSError, file_names.Refused) as e:
                 self._fail(e)
 
     def _control(self, request):
@@ -83,7 +83,7 @@ class Worker:
                 self._write(request)
                 return
             answer = getattr(self, "_do_" + str(op))(request)
-        except (OSError, trees.Refused) as e:
+        except (OSError, file_names.Refused) as e:
             answer = _error(e)
         except Exception as e:  # the client waits for an answer, whatever is wrong with its request
             answer = {"error": "%s: %s" % (type(e).__name__, e), "code": "failed"}
@@ -100,28 +100,28 @@ class Worker:
     def _do_find(self, request):
         found = []
         for pattern in request["sources"]:
-            for path in trees.expand(trees.from_wire(pattern), _folder(request)):
+            for path in trees.expand(file_names.from_wire(pattern), _folder(request)):
                 what = trees.describe(path)
                 name = os.path.basename(os.path.normpath(path))
                 if os.path.islink(path):  # the user named this link, so follow it; links below are not followed
                     path = os.path.realpath(path)
-                one = dict(what, source=pattern, path=trees.to_wire(path), name=trees.to_wire(name))
-                found.append(dict(one, real=trees.to_wire(os.path.realpath(path))))
+                one = dict(what, source=pattern, path=file_names.to_wire(path), name=file_names.to_wire(name))
+                found.append(dict(one, real=file_names.to_wire(os.path.realpath(path))))
                 if len(found) > MAX_ENTRIES:
-                    raise trees.Refused("%s names more than %d files; name their folder" % (pattern, MAX_ENTRIES))
+                    raise file_names.Refused("%s names more than %d files; name their folder" % (pattern, MAX_ENTRIES))
         return {"found": found}
 
     def _do_where(self, request):
-        path = trees.resolve(trees.from_wire(request["path"]), _folder(request))
+        path = trees.resolve(file_names.from_wire(request["path"]), _folder(request))
         if os.path.islink(path):  # the user named this link, so follow it, and write to its target
             path = os.path.realpath(path)
         what = trees.describe(path)
         parent = trees.describe(os.path.dirname(path.rstrip(b"/")) or b"/")["kind"]
-        return dict(what, path=trees.to_wire(path), parent=parent)
+        return dict(what, path=file_names.to_wire(path), parent=parent)
 
     def _do_total(self, request):
         count = size = 0
-        for _, what in trees.walk(trees.from_wire(request["path"])):
+        for _, what in trees.walk(file_names.from_wire(request["path"])):
             if what["kind"] == "file":
                 count += 1
                 size += what["size"]
@@ -130,14 +130,14 @@ class Worker:
         return {"files": count, "bytes": size}
 
     def _do_list(self, request):
-        path = trees.from_wire(request["path"])
-        after = tuple(trees.from_wire(name) for name in request["after"])
+        path = file_names.from_wire(request["path"])
+        after = tuple(file_names.from_wire(name) for name in request["after"])
         position = (path, after, bool(request["end"]))
         if self._walk is None or self._walk[0] != position:
             self._walk = (position, trees.walk(path, after, position[2]))
         walk, entries, text = self._walk[1], [], 0
         for names, what in walk:
-            entry = dict(what, path=[trees.to_wire(name) for name in names])
+            entry = dict(what, path=[file_names.to_wire(name) for name in names])
             entries.append(entry)
             text += sum(map(len, names)) + len(what.get("target", "")) + 100
             after, end = names, what["kind"] == "end"
@@ -148,7 +148,7 @@ class Worker:
         return {"entries": entries, "last": True}
 
     def _do_sums(self, request):
-        with trees.Source(trees.from_wire(request["path"])) as source:
+        with trees.Source(file_names.from_wire(request["path"])) as source:
             limit = min(request["limit"], source.size)
             batch = []
             for one in trees.sums(source, request["start"], limit, self._out.room, self._out.hash):
@@ -161,7 +161,7 @@ class Worker:
     # -- sending
 
     def _do_read(self, request):
-        with trees.Source(trees.from_wire(request["path"])) as source:
+        with trees.Source(file_names.from_wire(request["path"])) as source:
             at, end = request["offset"], source.size
             if request["limit"] is not None:
                 end = min(end, at + request["limit"])
@@ -175,7 +175,7 @@ class Worker:
                     continue
                 count = source.read_into(self._out.room[: min(trees.CHUNK, end - at)], at)
                 if not count:
-                    raise trees.Refused("it became shorter while it was read", "changed")
+                    raise file_names.Refused("it became shorter while it was read", "changed")
                 self._out.send_room(count)
                 at += count
             return {"at": at, "last": at == source.size, "changed": source.changed}
@@ -183,7 +183,7 @@ class Worker:
     # -- receiving
 
     def _do_look(self, request):
-        path = trees.from_wire(request["path"])
+        path = file_names.from_wire(request["path"])
         what = trees.describe(path, follow=False)
         return dict(what, part=receiving.part_size(path, request["size"], request["mtime"]))
 
@@ -191,9 +191,9 @@ class Worker:
         self._failed = None
         self.close()
         try:
-            path = trees.from_wire(request["path"])
+            path = file_names.from_wire(request["path"])
             self._incoming = receiving.Incoming(path, request["size"], request["mtime"], request["offset"])
-        except (OSError, trees.Refused) as e:
+        except (OSError, file_names.Refused) as e:
             self._fail(e)
 
     def _fail(self, error):
@@ -208,7 +208,7 @@ class Worker:
         incoming, self._incoming = self._incoming, None
         if incoming is None:
             failed, self._failed = self._failed, None
-            raise trees.Refused(*((failed["error"], failed["code"]) if failed else ("no file is under way",)))
+            raise file_names.Refused(*((failed["error"], failed["code"]) if failed else ("no file is under way",)))
         return incoming
 
     def _do_done(self, request):
@@ -234,17 +234,17 @@ class Worker:
         return {"kept": kept}
 
     def _do_folder(self, request):
-        return {"made": trees.make_folder(trees.from_wire(request["path"]))}
+        return {"made": trees.make_folder(file_names.from_wire(request["path"]))}
 
     def _do_link(self, request):
-        return {"made": trees.make_link(trees.from_wire(request["path"]), trees.from_wire(request["target"]))}
+        return {"made": trees.make_link(file_names.from_wire(request["path"]), file_names.from_wire(request["target"]))}
 
     def _do_remove(self, request):
-        trees.remove(trees.from_wire(request["path"]))
+        trees.remove(file_names.from_wire(request["path"]))
         return {}
 
     def _do_attributes(self, request):
-        trees.set_attributes(trees.from_wire(request["path"]), request["mode"], request["mtime"])
+        trees.set_attributes(file_names.from_wire(request["path"]), request["mode"], request["mtime"])
         return {}
 
 
@@ -294,10 +294,10 @@ def call(data, talk, number):
 
 def _folder(request):
     """The folder for relative paths. A client that sends none has no relative paths, and our own may be deleted."""
-    return trees.from_wire(request["cwd"] or "/")
+    return file_names.from_wire(request["cwd"] or "/")
 
 
 def _error(error):
     if isinstance(error, OSError):
-        error = trees.why(error)
+        error = file_names.why(error)
     return {"error": str(error), "code": error.code}

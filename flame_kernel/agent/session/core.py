@@ -27,8 +27,7 @@ from . import program, program_pipes, side_requests, trial
 from .lane import Lane
 from .monitor import gpus, monitor, stacks, usage
 
-# Prefix in the names of helper lanes, which serve objects while a cell runs.
-HELPER = "~"
+HELPER = "~"  # begins the names of helper lanes, which serve objects while a cell runs
 ONCE_MORE = 0.05  # seconds after which a dropped interrupt is sent again
 
 
@@ -168,9 +167,10 @@ class Core:
         )
         if reply["status"] == "ok" and request.get("user_expressions"):
             reply["user_expressions"] = self.shell.user_expressions(request["user_expressions"])
-        hint = widgets.missing(reply, self.shell.name) or gpus.out_of_memory(reply)
-        if hint is not None and not cell.silent:
-            self.tell(request["id"], hint)
+        if reply["status"] == "error" and not cell.silent:
+            hint = widgets.missing(reply, self.shell.name) or gpus.out_of_memory(reply)
+            if hint is not None:
+                self.tell(request["id"], hint)
         return reply
 
     def user_begins(self):
@@ -326,7 +326,7 @@ class Core:
     def asks(self, lane):
         """Whether a lane waits for the user: for an answer or at a breakpoint."""
         request = lane.request
-        return request is not None and (self._prompts.asks(request["id"]) or stacks.is_held(lane))
+        return request is not None and (self._prompts.asks(request["id"], lane.thread_id) or stacks.is_held(lane))
 
     def _settle(self):
         if self.capture is not None:
@@ -414,8 +414,8 @@ class Core:
                 lane.close()
 
     def interrupt(self, request_id=None, gently=False):
-        """Stop everything that runs, or only request ``request_id``. Returns what was done to the last
-        one, see Lane.interrupt. ``gently`` changes nothing: all that is done here keeps the session's variables."""
+        """Stop everything that runs, or only request ``request_id``. Returns what was done to the last one, see
+        ``Interrupts``. ``gently`` changes nothing: all that is done here keeps the session's variables."""
         done = "idle"
         for lane in list(self.lanes.values()):
             running = lane.request
@@ -433,9 +433,9 @@ class Core:
         """Python has dropped a KeyboardInterrupt in a finalizer: send it again if it was ours; returns whether it
         was."""
         lane = self.lanes.get(cell.lane)
-        if lane is None or lane.noticed != cell.request_id:
+        if lane is None or lane.interrupts.noticed != cell.request_id:
             return False
-        threads.later(ONCE_MORE, "interrupt", lane.interrupt_again, cell.request_id)
+        threads.later(ONCE_MORE, "interrupt", lane.interrupts.interrupt_again, cell.request_id)
         return True
 
     def _abandon(self, lane):

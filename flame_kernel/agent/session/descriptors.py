@@ -1,5 +1,6 @@
 """Descriptors that a server passes to a child: numbered above 2, blocking, and inherited by no other process."""
 
+import array
 import os
 import socket
 import subprocess
@@ -39,6 +40,28 @@ def inherited(number):
         return None if os.get_inheritable(number) else subprocess.DEVNULL
     except OSError:
         return subprocess.DEVNULL
+
+
+def opened(number):
+    """The same as a descriptor of its own."""
+    try:
+        if os.get_inheritable(number):
+            return high_number(os.dup(number))
+    except OSError:
+        pass
+    return high_number(os.open(os.devnull, os.O_RDWR))
+
+
+def received(sock, most):
+    """The descriptors that have come with the next byte on a socket, ``most`` at most."""
+    found = array.array("i")
+    _, more, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(most * found.itemsize))
+    for level, kind, data in more:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    for number in found:
+        os.set_inheritable(number, False)
+    return found.tolist()
 
 
 def taken(words, reads):

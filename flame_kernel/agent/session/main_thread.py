@@ -167,6 +167,9 @@ class MainLane(Lane):
     """The main thread's lane. The thread comes and goes; while it is here it runs ``serve_until``."""
 
     why_stuck = "that call does not listen to signals"
+    next_stop = (
+        "The cell ends when that call returns. It has the server's main thread: other clients are served meanwhile."
+    )
 
     def __init__(self, host, main):
         Lane.__init__(self, host, "", on_main=True)
@@ -185,26 +188,26 @@ class MainLane(Lane):
         self.waits = False
         asyncio.set_event_loop(self.loop)
         streams.set_current(streams.LatestCell(self.host))
-        if self._task is None:
-            self._task = self.loop.create_task(self._serve())
-            self._task.add_done_callback(lambda task: self.loop.stop())
+        if self.task is None:
+            self.task = self.loop.create_task(self._serve())
+            self.task.add_done_callback(lambda task: self.loop.stop())
         while True:
             try:
-                while not self._task.done() and not self._is_through():
+                while not self.task.done() and not self._is_through():
                     self.loop.call_soon(self.leave_if_idle)
                     self.loop.run_forever()
                 break
             except (KeyboardInterrupt, SystemExit):  # as in Lane.run
-                self._cancel_stopped()
+                self.interrupts.cancel_stopped()
                 continue
             except Exception:  # a cell has broken what the loop needs
-                if self._task.done() or self.loop.is_closed():
+                if self.task.done() or self.loop.is_closed():
                     raise
                 self._repair()
                 time.sleep(LOOP_AGAIN)
         self.host.debug.leave()
         getattr(self.loop, "_signal_handlers", {}).clear()  # the server's own handlers come back, so forget the loop's
-        if self._task.done():
+        if self.task.done():
             self._close_loop()
             self.host.lane_ended(self)
             self.is_over = True
@@ -242,29 +245,21 @@ class MainLane(Lane):
         request = self.request
         if request is None:
             return "idle"
-        self.noticed = None
+        self.interrupts.noticed = None
         self._main_thread.interrupt(request)
-        self.interrupt_children()
-        self.report_later(request["id"])
+        self.interrupts.interrupt_children()
+        self.interrupts.report_later(request["id"])
         return "signalled"
 
     @property
     def is_forced(self):
         """Whether a SIGINT is on its way because the loop did not cancel its cell."""
-        return self._force
+        return self.interrupts.force
 
     def raise_interrupt(self):
         """Called in the signal handler: raises KeyboardInterrupt if user code is running."""
         if self.request is not None:
-            self._by_signal()
-
-    def tell_next(self, request_id, why):
-        """Tell the user that the cell goes on: on the main thread it cannot be abandoned, as there is no other one."""
-        self.host.tell(
-            request_id,
-            why + " The cell ends when that call returns. It has the server's main thread: other clients are served "
-            "meanwhile.\n",
-        )
+            self.interrupts.by_signal()
 
 
 class MainThread:

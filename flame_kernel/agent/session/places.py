@@ -1,5 +1,5 @@
 """Places: where a session's cells run, one class for each. All differences between the places are in these classes.
-For ``auto``, ``handle.py`` chooses one.
+For ``auto``, ``chosen`` takes one of them.
 
 process  a thread in the server's process: the app's own code runs at the same time, undisturbed
 child    a separate process started by the server, all for the session
@@ -189,3 +189,11 @@ _STANDARD = {"stdout": 1, "stderr": 2}
 
 # name -> class
 PLACES = {place.name: place for place in (Process, Child, Main)}
+
+
+def chosen(word, bare):
+    """The name of the place that a client asks for by ``word``. For ``auto`` it is a child, if this process is a Flame
+    server and nothing else (``bare``) and can have one; otherwise a thread of this process, beside the app."""
+    if word != "auto":
+        return word
+    return Child.name if bare and not Child.refusal() else Process.name

@@ -12,9 +12,8 @@ from ..forward import far_end
 from ..log import log as events
 from ..wire.call_numbers import Numbers, parsed
 from . import large_messages, places
+from .repeated_requests import RepeatedRequests, trim
 
-# How many requests a session remembers: one repeated because its answer was lost does not run twice.
-REMEMBERED = 4096
 # How far the numbers of calls that carry large values may be out of order, since they start on several threads.
 APART = 1000
 # Bytes of output that are kept while nobody reads, unless the client asks otherwise, and the least that it may ask for.
@@ -69,8 +68,7 @@ class Session:
         self._asked = {}  # id -> {"client_id", "state"}
         self._asked_count = 0
         self._begun = time.monotonic()
-        self._seen = {}
-        self._interrupts = {}  # id of the call -> what was done
+        self._repeated = RepeatedRequests()
         self.tunnels = far_end.Tunnels()
         self.portions = large_messages.Portions()
         self._lock = threading.Lock()
@@ -109,28 +107,25 @@ class Session:
                 raise Refusal("stale", "call %s is old, or not from the session's owner; nothing was done" % (call,))
 
     def submit(self, request):
-        """Start ``request`` unless its id is known; returns whether it was new."""
+        """Start ``request`` unless it is repeated; returns whether it was new."""
         with self._lock:
-            if request["id"] in self._seen:
+            if self._repeated.is_repeated(request["id"]):
                 return False
-            self._seen[request["id"]] = True
-            _trim(self._seen, REMEMBERED)
             if request["kind"] == "execute":
                 self.log.begin(request)
         self.core.submit(request)
         return True
 
     def interrupt(self, request_id, call_id=None, gently=False):
-        """Stop a cell; returns what was done. A repeated call does nothing: as a second Stop it could end the
-        cell's process."""
+        """Stop a cell; returns what was done. A repeated call does nothing."""
         if call_id is None:
             return self.core.interrupt(request_id, gently)
         with self._lock:
-            if call_id in self._interrupts:
-                return self._interrupts[call_id]
-            self._interrupts[call_id] = "idle"
-            _trim(self._interrupts, REMEMBERED)
-        done = self._interrupts[call_id] = self.core.interrupt(request_id, gently)
+            done = self._repeated.interrupt(call_id)
+        if done is None:
+            done = self.core.interrupt(request_id, gently)
+            with self._lock:
+                self._repeated.interrupted(call_id, done)
         return done
 
     def answer(self, input_id, value):
@@ -147,7 +142,7 @@ class Session:
         talk = os.urandom(32).hex()
         with self._lock:
             self._talks[talk] = 0
-            _trim(self._talks, TALKS_REMEMBERED)
+            trim(self._talks, TALKS_REMEMBERED)
         return talk
 
     def go_on(self, talk, number):
@@ -245,7 +240,7 @@ class Session:
             ask_id = "%d" % self._asked_count
             here = self.attached and client_id != self._client_id
             self._asked[ask_id] = {"client_id": client_id, "state": "waiting" if here else "granted"}
-            _trim(self._asked, 2 * MOST_ASKED)
+            trim(self._asked, 2 * MOST_ASKED)
         if here:
             content = {"id": ask_id, "client": client}
             self.log.append({"type": "takeover_request", "request": None, "content": content})
@@ -313,11 +308,6 @@ class Session:
         self.log.close()
         self.core.close()
         self.log.forget()
-
-
-def _trim(table, most):
-    while len(table) > most:
-        del table[next(iter(table))]
 
 
 def _number(name, value, least, unit):

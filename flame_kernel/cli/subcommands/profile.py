@@ -21,10 +21,12 @@ class Profile(Connecting):
     title = "profile"
     about = """
         Sample the stacks of a server's process, and show the hottest lines; -o saves a flame graph as a page, or
-        speedscope's JSON. Ctrl-C ends it early. Nothing is traced or patched there, and nothing is left.
+        speedscope's JSON. The profiles of a group's servers are shown as one. Ctrl-C ends it early. Nothing is traced
+        or patched there, and nothing is left.
         """
     typed = """
         jupyter flame profile shop --seconds 5 -o shop.html
+        jupyter flame profile web --seconds 5
         jupyter flame profile shop --tasks
         jupyter flame profile shop --cpu --against before.json
         """
@@ -42,8 +44,14 @@ class Profile(Connecting):
     def run(self, options: argparse.Namespace) -> int | None:
         values = vars(options)
         wanted = ProfileOptions.of(values)
-        with self.remote() as remote:
-            profile, saved = finished(take(remote.session, wanted), values, str(remote.target))
+        if self.is_group:
+            from .. import on_group
+
+            with on_group.opened(self) as group:
+                profile, saved = finished(group.profile(**wanted.fields()), values, str(self.where))
+        else:
+            with self.remote() as remote:
+                profile, saved = finished(take(remote.session, wanted), values, str(remote.target))
         print(plain_text(str(profile)))
         if saved:
             print(plain_text(saved))

@@ -21,7 +21,7 @@ from ...terminal import COLOUR, one_line, plain_text
 from ..command import CommandGroup
 from ..connecting import Connecting, connecting
 from ..index import SUBCOMMANDS
-from ..output import show_json, show_table
+from ..output import show_json, show_lines, show_table
 from ..parser import Parser
 
 # How many times a round trip is measured.
@@ -167,10 +167,7 @@ class List(Connecting):
         if options.json:
             show_json(living)
             return None
-        if not living:
-            print("no sessions on this server")
-            return None
-        show_table(sessions.COLUMNS, sessions.rows(living))
+        show_lines(sessions.lines(living))
         return None
 
 

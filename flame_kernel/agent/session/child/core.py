@@ -26,10 +26,11 @@ from ...remote import bulk
 from ...shell import compiler
 from ...wire import message as wire
 from .. import descriptors, program_pipes
+from ..interrupt import outcome
 from ..monitor import monitor, top
-from . import exit_reason, loopback, prestart, processes, stops
+from . import exit_reason, fork_server, loopback, prestart, processes, stops
 from . import stacks as child_stacks
-from .frames import read_frame, send_frame
+from .frames import Frames, send_frame
 
 # Seconds that a process has to end when asked: its exit handlers run, and a pool's work is finished. On a busy machine,
 # one that is still starting needs them all.
@@ -52,7 +53,7 @@ _children = set()  # process ids of living children, of this version of the agen
 
 def pids():
     """The processes in which sessions live; an interrupt of another session's cell must not reach them."""
-    return _children | prestart.pids()
+    return _children | prestart.pids() | fork_server.pids()
 
 
 def refusal():
@@ -103,7 +104,7 @@ class ChildCore:
         if refusal():
             raise RuntimeError(refusal())
         try:
-            self._process = prestart.take() or processes.start()
+            self._process = self._new_process()
         except OSError as e:
             if e.errno in NO_PROGRAM:
                 why = "its sys.executable, %s, is not a program that can be started (%s)" % (sys.executable, e.strerror)
@@ -114,9 +115,13 @@ class ChildCore:
         self._socket = None
         self._unsent = []
         self._stops = stops.Stops(self)
-        self._memory, self._floor = exit_reason.OomKills(), exit_reason.own_peak()
+        self._memory, self._floor = exit_reason.OomKills.recent(), exit_reason.own_peak()
         self._pipes = self._process.pipes
         self._reader = threads.start("relay", self._relay, self._process)
+
+    def _new_process(self):
+        warm = self._shell != "mini"
+        return prestart.take() or fork_server.start(self._bundle, warm, len(_children)) or processes.start()
 
     @property
     def is_dead(self):
@@ -145,8 +150,9 @@ class ChildCore:
             sock = None
         else:
             self._bring_up(process, sock, folder)
+        frames = Frames(sock)
         while sock is not None:
-            frame = read_frame(sock)
+            frame = frames.read()
             if frame is None:
                 break
             try:
@@ -155,9 +161,7 @@ class ChildCore:
             except wire.WireError as e:  # the child writes no such thing, but a cell may have changed it
                 self.tell(None, "[output left out: %s]\n" % e)
                 continue
-            for event in batch:
-                self._relay_event(event)
-            self._log.keep()
+            self._log.take_in(event for event in batch if self._is_for_log(event))
             self._log.wait_for_room()
         ended = process.reap(10)
         if ended is None:  # it has closed the socket but still runs
@@ -176,28 +180,29 @@ class ChildCore:
             self._died(process.pid, ended, unread)
         self._programs.close()
 
-    def _relay_event(self, event):
+    def _is_for_log(self, event):
+        """Act on an event of the child; returns whether it goes into the log."""
         kind, request_id = event["type"], event["request"]
         if kind == "looked":
             asked = self._asked.get(event["content"]["number"])
             if asked is not None:
                 asked[1] = event["content"]
                 asked[0].release()
-            return
+            return False
         if kind.endswith("_reply"):
             with self._lock:
                 known = self._running.pop(request_id, None)
             if kind in ("where_reply", "profile_reply") and known is None:
-                return  # it was already answered from here, without the child
+                return False  # it was already answered from here, without the child
             self._programs.settle(request_id)
             if self._stops.ended(request_id):
-                self.tell(request_id, stops.outcome(event["content"]))
+                self.tell(request_id, outcome(event["content"]))
         elif kind == "ready":
             self.described = event["content"]
         event.pop("number", None)
         if "buffers" in event:
             event["buffers"] = [bytes(b) for b in event["buffers"]]
-        self._log.append(event)
+        return True
 
     def _died(self, pid, ended, unread):
         """Log why the child died, in its cells. ``unread``: stacks of the crash, rest of its stdout and stderr."""
@@ -261,7 +266,7 @@ class ChildCore:
         if kind == "execute":
             text = request.get("raw") or request["code"]
             self._texts.append(text if len(text) <= LONG_TEXT else "")
-            self._memory = exit_reason.OomKills()
+            self._memory = exit_reason.OomKills.recent()
         try:
             buffers = request.pop("buffers", ())
             self._send({"op": "submit", "request": request}, buffers, given)

@@ -11,9 +11,13 @@ from ...wire import message as wire
 _LENGTH = struct.Struct(">Q")
 # Bytes of a frame up to which copying them is cheaper than a second call.
 SMALL = 1 << 16
+# Bytes that are asked for when a frame begins: most frames are shorter.
+AT_ONCE = 1 << 13
 
 # Before its first message, a child may be told to import what it will need.
 WARM = b"warm"
+# Or it is told to be a fork server.
+FORKS = b"forks"
 
 # The first code in the new interpreter: it reads the agent from the socket, in the form of ``agent_frames``. The folder
 # where it starts is not on the import path yet, since a json.py may lie there; cells get it later: ``import_path``.
@@ -85,21 +89,39 @@ def send_frame(sock, data):
         sock.sendall(part)
 
 
-def read_frame(sock):
-    """The next frame; None at the end of the stream."""
-    head = _read(sock, _LENGTH.size)
-    return None if head is None else _read(sock, _LENGTH.unpack(head)[0])
+class Frames:
+    """Reads the frames that come over a socket; a small one with a single call."""
 
+    def __init__(self, sock):
+        self._socket = sock
+        self._came = b""  # the beginning of the next frame, or several frames
 
-def _read(sock, size):
-    data = bytearray(size)
-    view, at = memoryview(data), 0
-    while at < size:
+    def read(self):
+        """The next frame; None at the end of the stream."""
+        came = self._came
         try:
-            n = sock.recv_into(view[at:])
+            while len(came) < _LENGTH.size:
+                part = self._socket.recv(AT_ONCE)
+                if not part:
+                    return None
+                came = came + part if came else part
+            end = _LENGTH.size + _LENGTH.unpack_from(came)[0]
+            if end > len(came):
+                self._came = b""
+                return self._rest(came, end)
         except OSError:
             return None
-        if not n:
-            return None
-        at += n
-    return data
+        self._came = came[end:]
+        return came[_LENGTH.size : end]
+
+    def _rest(self, came, end):
+        """A frame of which only the beginning has come."""
+        data = bytearray(end - _LENGTH.size)
+        view, at = memoryview(data), len(came) - _LENGTH.size
+        view[:at] = came[_LENGTH.size :]
+        while at < len(view):
+            n = self._socket.recv_into(view[at:])
+            if not n:
+                return None
+            at += n
+        return data

@@ -4,7 +4,6 @@ Cells run on the main thread. One thread sends events to the server; another rec
 them, also while a cell runs.
 """
 
-import array
 import collections
 import functools
 import gc
@@ -25,9 +24,14 @@ from ...wire import chunks
 from ...wire import message as wire
 from .. import core, descriptors, import_path, places
 from ..monitor import stacks
-from . import loopback, processes
+from . import fork_server, loopback, processes
 from . import stacks as child_stacks
-from .frames import WARM, read_frame, send_frame
+from .frames import FORKS, WARM, Frames, send_frame
+
+try:  # signal.signal looks for a name of the handler that was there, which takes ten times as long
+    from _signal import signal as _set_signal
+except ImportError:
+    _set_signal = signal.signal
 
 # Most bytes of output that the server has not taken yet: a cell that prints more has to wait.
 MOST_UNSENT = 2 << 20
@@ -46,7 +50,12 @@ SIGNAL_AGAIN = 0.1
 
 def main(sock, left=()):
     """Run the child; never returns. ``left``: the entries removed from the import path, see ``launch``."""
-    options = wire.decode(_first_frame(sock))[0]
+    frames = Frames(sock)
+    first = _first_frame(frames)
+    if first == FORKS:
+        sock, frames = fork_server.serve(sock, frames, _go_on_without_server)
+        first = _first_frame(frames)
+    options = wire.decode(first)[0]
     tempdirs.use(options["scratch"])
     sock.set_inheritable(False)  # not through ``descriptors``: on Windows a socket has none
     given = sys.argv[2:]
@@ -64,7 +73,7 @@ def main(sock, left=()):
     me.start_on_main()
     _take_descriptors(me, {"stdout": (1, out_r, out_w), "stderr": (2, err_r, err_w)})
     handler = _interrupt_handler(me)
-    me.take_interrupts = lambda: signal.signal(signal.SIGINT, handler)
+    me.take_interrupts = lambda: _set_signal(signal.SIGINT, handler)
     me.take_interrupts()
     me.interrupt_main = functools.partial(_interrupt_main, me)
     me.on_main = functools.partial(_on_main, me)
@@ -74,7 +83,7 @@ def main(sock, left=()):
     if taker is not None:
         taker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, taker)
         taker.settimeout(None)  # gevent or a default timeout would make it non-blocking
-    threads.start("receiver", _receive_to_the_end, sock, taker, me, log, sender)
+    threads.start("receiver", _receive_to_the_end, frames, taker, me, log, sender)
     while not me.ends.locked():  # a lane that ended otherwise has been replaced
         me.run_on_main()
     me.ends.release()
@@ -82,12 +91,12 @@ def main(sock, left=()):
     os._exit(0)
 
 
-def _first_frame(sock):
+def _first_frame(frames):
     """The server's first message. A child that was started before a session asked for it ends if none does."""
-    frame = read_frame(sock)
+    frame = frames.read()
     if frame == WARM:
         ipython.available()
-        frame = read_frame(sock)
+        frame = frames.read()
     if frame is None:
         os._exit(0)
     return frame
@@ -164,9 +173,9 @@ def _interrupt_one(me, request_id):
             me.interrupt(request_id)
         elif os.name == "nt":  # no signal ends the wait for a process, so the interrupt must come before that ends
             _interrupt_main(me, running)
-            lane.interrupt_children()
+            lane.interrupts.interrupt_children()
         else:
-            lane.interrupt_children()
+            lane.interrupts.interrupt_children()
             _interrupt_main(me, running)
 
 
@@ -180,7 +189,7 @@ def _state_of(me, message):
                 where = stacks.call(me, lane)
             except Exception:  # the cell runs meanwhile, so its frames may be gone
                 where = "Python code"
-            seen.update(runs=True, noticed=lane.noticed == request["id"], asks=me.asks(lane), where=where)
+            seen.update(runs=True, noticed=lane.interrupts.noticed == request["id"], asks=me.asks(lane), where=where)
     return seen
 
 
@@ -233,9 +242,9 @@ def _receive_to_the_end(*args):
         _kill()
 
 
-def _receive(sock, taker, me, log, sender):
+def _receive(frames, taker, me, log, sender):
     while True:
-        frame = read_frame(sock)
+        frame = frames.read()
         if frame is None:
             me.wait_started(START_GRACE)
             _end_process(1)
@@ -243,7 +252,7 @@ def _receive(sock, taker, me, log, sender):
         if message["op"] == "submit":
             request = dict(message["request"], buffers=[bytes(b) for b in buffers])
             if request.get("program") and taker is not None:
-                request["descriptors"] = _descriptors(taker)
+                request["descriptors"] = descriptors.received(taker, 3)
             me.submit(request)
         elif message["op"] == "answer":
             me.answer(message["input_id"], message["value"])
@@ -253,25 +262,13 @@ def _receive(sock, taker, me, log, sender):
             log.append({"type": "looked", "request": None, "content": _state_of(me, message)})
         elif message["op"] == "carry":
             key = None if message["key"] is None else bytes.fromhex(message["key"])
-            given = [_socket(fd) for fd in _descriptors(taker)] if taker is not None else [message["words"]]
+            given = [_socket(fd) for fd in descriptors.received(taker, 3)] if taker is not None else [message["words"]]
             threads.start("carry", _carry, me, message["request"], key, given)
         elif message["op"] == "close":
             me.wait_started(START_GRACE)
             log.close()
             sender.join(0.5)
             _leave(me)
-
-
-def _descriptors(taker):
-    """The descriptors that the server has sent with this message, three at most."""
-    found = array.array("i")
-    _, more, _, _ = taker.recvmsg(1, socket.CMSG_SPACE(3 * found.itemsize))
-    for level, kind, data in more:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            found.frombytes(data[: len(data) - len(data) % found.itemsize])
-    for number in found:
-        os.set_inheritable(number, False)
-    return found.tolist()
 
 
 def _socket(number):
@@ -311,7 +308,7 @@ def _leave(me):
     running = lane.request
     lane.close()
     if running is not None:
-        lane.interrupt_children()
+        lane.interrupts.interrupt_children()
         _interrupt_main(me, running)
     if not me.ends.acquire(timeout=LEAVE_GRACE):  # it is in C code, or ignores the stop
         _end_process(0)

@@ -16,7 +16,7 @@ PATIENCE = 60.0
 
 _lock = threading.Lock()
 _begun = []  # the thread that starts it
-_there = []  # (process, its ``_conditions`` when it was started)
+_there = []  # (process, its ``conditions`` when it was started)
 _pids = set()
 
 
@@ -31,7 +31,7 @@ def take():
     if _begun:
         _begun.pop().join()
     process, under = _taken()
-    if process is None or (under == _conditions() and process.popen.poll() is None):
+    if process is None or (under == processes.conditions() and process.popen.poll() is None):
         return process
     threads.start("prestart", _end, process)
     return None
@@ -43,7 +43,7 @@ def pids():
 
 
 def _start(bundle, warm):
-    under = _conditions()
+    under = processes.conditions()
     try:
         process = processes.start()
     except OSError:
@@ -74,15 +74,6 @@ def _give_up():
     process, _ = _taken()
     if process is not None:
         _end(process)
-
-
-def _conditions():
-    """What a child gets from the server when it starts."""
-    try:
-        folder = os.getcwd()
-    except OSError:  # it was deleted
-        folder = None
-    return folder, dict(os.environ)
 
 
 def _end(process):

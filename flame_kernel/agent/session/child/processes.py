@@ -28,6 +28,15 @@ KILL = getattr(signal, "SIGKILL", 9)
 LOOK = 0.02
 
 
+def conditions():
+    """What a child gets from the server when it starts, for comparison."""
+    try:
+        folder = os.getcwd()
+    except OSError:  # it was deleted
+        folder = None
+    return folder, dict(os.environ)
+
+
 def start():
     """A new child process. Raises OSError."""
     return PosixProcess() if POSIX else ApartProcess()
@@ -49,19 +58,8 @@ class PosixProcess:
         # For passing descriptors, of connections and pipes that the child uses itself.
         giver, taker = [descriptors.high_socket(one) for one in socket.socketpair()]
         pipes = [[descriptors.high_number(number) for number in os.pipe()] for _ in range(3)]
-        theirs_too = [taker.fileno()] + pipes[0][1:] + pipes[1] + pipes[2]
         try:
-            self.popen = subprocess.Popen(
-                launch.interpreter(sys.executable)
-                + ["-c", BOOT, str(theirs.fileno())]
-                + [str(number) for number in theirs_too],
-                pass_fds=[theirs.fileno()] + theirs_too,
-                stdin=subprocess.DEVNULL,
-                stdout=descriptors.inherited(1),
-                stderr=descriptors.inherited(2),
-                start_new_session=True,
-                env=launch.without_secrets(os.environ),
-            )
+            self.pid = self._begin([theirs.fileno(), taker.fileno()] + pipes[0][1:] + pipes[1] + pipes[2])
         except BaseException:  # raised again, whatever it is; what nobody will use is closed
             ours.close()
             giver.close()
@@ -73,12 +71,24 @@ class PosixProcess:
             taker.close()
             for _, w in pipes:
                 os.close(w)
-        self.pid = self.popen.pid
         self.pipes = [r for r, _ in pipes]
         self._socket, self._giver = ours, giver
 
     def __repr__(self):
-        return "<PosixProcess %d>" % self.pid
+        return "<%s %d>" % (type(self).__name__, self.pid)
+
+    def _begin(self, given):
+        """Start it with these descriptors; returns its process id."""
+        self.popen = subprocess.Popen(
+            launch.interpreter(sys.executable) + ["-c", BOOT] + [str(number) for number in given],
+            pass_fds=given,
+            stdin=subprocess.DEVNULL,
+            stdout=descriptors.inherited(1),
+            stderr=descriptors.inherited(2),
+            start_new_session=True,
+            env=launch.without_secrets(os.environ),
+        )
+        return self.popen.pid
 
     def connect(self):
         """The socket over which the two talk."""
@@ -193,6 +203,15 @@ class ApartProcess:
             self._socket.close()
         if self._job is not None:
             self._job.close()
+
+
+def lives(pid):
+    """Whether a process that is no child of this one still runs. On Linux."""
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def signal_group(pid, sign):

@@ -30,13 +30,6 @@ NAMES = ("Ctrl-Break", "TerminateProcess") if os.name == "nt" else ("SIGTERM", "
 INTERRUPT, AGAIN, END, KILL = "interrupt", "again", "end", "kill"
 
 
-def outcome(reply):
-    """A sentence that says how a cell that was reported as hanging has ended; ``reply`` is the content of its reply."""
-    stopped = reply.get("ename") in ("KeyboardInterrupt", "CancelledError")
-    what = "The Stop has ended the cell after all" if stopped else "The cell has ended by itself"
-    return what + "; its variables are kept.\n"
-
-
 class Stops:
     """The Stops of one child process, and which step comes next. ``child`` is its ChildCore, of which these are used:
 

@@ -36,9 +36,8 @@ def begin(host, request):
     work = {
         "watch": lambda: _watch(host, request),
         "top": lambda: top.top(os.getpid()),
-        "profile": lambda: _profile(host, request),
         "memory": lambda: _memory(host, request),
-    }[request["kind"]]
+    }.get(request["kind"]) or _profile(host, request)
     threads.start(request["kind"], _answer, host, request, work)
 
 
@@ -71,21 +70,29 @@ def _memory(host, request):
 
 
 def _profile(host, request):
-    """The content of a profile_reply; the fields of the request are those of a Sampler, and ``seconds``."""
+    """A function that takes a profile, and returns the content of its reply. The fields of the request are those of a
+    Sampler, and ``seconds``. A profile_end that comes next finds the sampler."""
     wish = {name: request[name] for name in ("scope", "mode", "rate", "thread", "request", "idle") if name in request}
     names = host.namespace.__dict__
-    sampler = Sampler(
-        lambda: _lanes(host),
-        lambda frame: frame.f_globals is names,
-        lambda file: host.shell and host.shell.cell_name(file),
-        **wish,
-    )
-    host.samplers[request["id"]] = sampler
     try:
-        sampler.run(request["seconds"])
-    finally:
-        del host.samplers[request["id"]]
-    return sampler.content()
+        sampler = host.samplers[request["id"]] = Sampler(
+            lambda: _lanes(host),
+            lambda frame: frame.f_globals is names,
+            lambda file: host.shell and host.shell.cell_name(file),
+            **wish,
+        )
+    except ValueError as error:
+        refused = {"status": "error", "ename": "ValueError", "evalue": str(error), "traceback": []}
+        return lambda: refused
+
+    def take():
+        try:
+            sampler.run(request["seconds"])
+        finally:
+            del host.samplers[request["id"]]
+        return sampler.content()
+
+    return take
 
 
 def _lanes(host):

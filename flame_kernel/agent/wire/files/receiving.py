@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 
-from . import trees
+from . import file_names, trees
 
 KEEP_PART = 1 << 20  # bytes; a smaller part is not worth resuming
 
@@ -46,10 +46,10 @@ class Incoming:
         self.part = part_path(path, size, mtime)
         there = trees.describe(path, follow=False, folder=folder)["kind"]
         if there not in ("file", "link", "missing"):
-            raise trees.Refused("a folder has that name" if there == "folder" else "what is there is not a file")
+            raise file_names.Refused("a folder has that name" if there == "folder" else "what is there is not a file")
         free = shutil.disk_usage(os.path.dirname(path) or b"." if folder is None else folder).free
         if size - offset > free:
-            raise trees.Refused("%d bytes are needed and %d are free" % (size - offset, free), "full")
+            raise file_names.Refused("%d bytes are needed and %d are free" % (size - offset, free), "full")
         flags = os.O_RDWR | trees.BINARY | trees.NO_FOLLOW | trees.NO_WAIT
         if not offset:
             try:
@@ -65,7 +65,7 @@ class Incoming:
             self._file = os.fdopen(fd, "r+b", buffering=0)
             self._status = os.fstat(fd)
             if (offset and not _is_own(self._status)) or self._status.st_size < offset:
-                raise trees.Refused("its partial file was changed by someone else")
+                raise file_names.Refused("its partial file was changed by someone else")
             if self._status.st_size > offset:  # not for a new file: truncating one to nothing would flush it on close
                 self._file.truncate(offset)
         except BaseException:  # raised again, whatever it is; the file is closed
@@ -100,19 +100,19 @@ class Incoming:
 
     def _check(self, more):
         if self.at + more > self.size:
-            raise trees.Refused("more bytes came than were announced")
+            raise file_names.Refused("more bytes came than were announced")
 
     def finish(self, mode):
         """Put the complete file in its place and set its time and ``mode``. A ``mode`` of None keeps that of the
         replaced file, or is 0600 for a new one; a time of None is now."""
         if self.at != self.size:
-            raise trees.Refused("%d bytes of %d came" % (self.at, self.size))
+            raise file_names.Refused("%d bytes of %d came" % (self.at, self.size))
         self._file.truncate(self.size)
         if mode is None:
             found = trees.describe(self.path, follow=False, folder=self._folder)
             mode = found["mode"] if found["kind"] == "file" else 0o600
         if not self._is_in_place():
-            raise trees.Refused("its partial file was changed by someone else")
+            raise file_names.Refused("its partial file was changed by someone else")
         if trees.BY_DESCRIPTOR:
             trees.set_open(self._file.fileno(), mode & 0o777, self._mtime)
             self._file.close()
@@ -143,7 +143,7 @@ class Incoming:
                     mine = buffer[half : half + count]
                     if self._file.readinto(mine) != count or bytes(mine) != bytes(buffer[:count]):
                         return False
-        except (OSError, trees.Refused):
+        except (OSError, file_names.Refused):
             return False
         return True
 

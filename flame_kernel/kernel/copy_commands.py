@@ -50,7 +50,7 @@ class OfCell(Protocol):
     def ask(self) -> Ask: ...
 
 
-class Exchange:
+class CopyCommands:
     """Carries out those commands; each is the method of its name.
 
     say   ``say(cell, text)``: words in the output of a cell
