@@ -54,10 +54,17 @@ def bundle(made: Sequence[Forward]) -> dict[str, str]:
         words = html.escape(plain_text(str(one)))
         if href:
             link = html.escape(href, quote=True)
-            words = f'<a href="{link}" target="_blank" rel="noopener">{link}</a> &nbsp; {words}'
+            words = f"{_anchor(link)} &nbsp; {words}"
+            if href != one.url:  # for pages that cannot be below another address
+                here = _anchor(html.escape(one.url, quote=True))
+                words += f"<br><small>In a browser on this machine also {here}</small>"
         notes = "".join(f"<br><small>{html.escape(plain_text(said))}</small>" for said in _notes(one, True))
         rows.append(f"<div>{words}{notes}</div>")
     return {"text/plain": text(made, True), "text/html": "".join(rows)}
+
+
+def _anchor(link: str) -> str:
+    return f'<a href="{link}" target="_blank" rel="noopener">{link}</a>'
 
 
 def _lines(one: Forward, in_notebook: bool) -> list[str]:

@@ -138,6 +138,7 @@ def test_logs(server: FlameServer) -> None:
         ("status localhost:1 -t localhost:2", 1, "are two servers; name one"),
         ("sessions nonsense", 1, "there is no target 'nonsense'"),
         ("sessions kill", 2, "required: NAME"),
+        ("run", 2, "required: FILE;"),
         ("sessions cull localhost:1", 2, "required: --idle"),
         ("sessions cull localhost:1 --idle often", 2, "'often' is not a time; give a time such as"),
         ("logs localhost:1 -n -1", 1, "-n is a number of cells"),

@@ -146,6 +146,7 @@ def test_a_link_that_works_from_another_machine(
         with light(flame_server().location) as pi, serving(Page) as port, pi.forward(port, local=0) as one:
             shown = commands.bundle([one])
             assert f'href="/user/me/proxy/{one.local_port}/"' in shown["text/html"]
+            assert f'href="http://localhost:{one.local_port}/"' in shown["text/html"]
             assert "jupyter-server-proxy" not in shown["text/plain"]
             origin = info["url"].removesuffix("/user/me/")
             request = urllib.request.Request(origin + browser.link(one), headers={"Authorization": "token secret"})

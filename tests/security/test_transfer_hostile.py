@@ -18,7 +18,7 @@ from flame_kernel.remote.remote import Remote
 
 SPOIL = """
 import sys
-files = next(m for n, m in sys.modules.items() if n.startswith("flame_agent_") and n.endswith(".files"))
+files = next(m for n, m in sys.modules.items() if n.startswith("flame_agent_") and n.endswith(".remote.files"))
 Worker = files.Worker
 def spoil(name):
     def with_it(function):

@@ -23,8 +23,8 @@ def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None
     """``(event, "")``; or ``(None, a sentence for the user)`` for a comm message that is too large, because nothing can
     replace it. ``clean`` converts content that JSON cannot represent."""
     plain = _few(content)
-    text = b"" if plain is not None else _as_json(content, clean)
-    about = _as_json(metadata or {}, clean)
+    text = b"" if plain else _as_json(content, clean)
+    about = _as_json(metadata, clean)
     size, why = _why_left_out(msg_type, text, about, buffers or ())
     made = {"type": msg_type, "request": request_id, "content": {}}
     if why and msg_type in COMMS:
@@ -34,12 +34,16 @@ def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None
     elif msg_type in LARGE and len(text) > INLINE_JSON:
         made["json"] = text
     else:
-        made["content"] = json.loads(text.decode("utf-8")) if plain is None else plain
+        made["content"] = plain or _parsed(text)
     if metadata and not why:
-        made["metadata"] = json.loads(about.decode("utf-8"))
+        made["metadata"] = _parsed(about)
     if buffers:
         made["buffers"] = [bytes(b) for b in buffers]
     return made, ""
+
+
+def _parsed(text):
+    return json.loads(text.decode("utf-8"))
 
 
 def _few(content):
@@ -66,7 +70,7 @@ def _few(content):
 
 def _as_json(content, clean):
     """The content as JSON text (bytes) at this moment: later changes to the user's objects do not show."""
-    if not content and type(content) is dict:
+    if content is None or (not content and type(content) is dict):  # None: there is no metadata
         return b"{}"
     try:
         return json_text.dumps(content) if clean is None else json_text.dumps(content, allow_nan=False)

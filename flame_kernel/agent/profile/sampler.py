@@ -31,8 +31,9 @@ WALL, CPU, GIL = "wall", "cpu", "gil"
 MODES = (WALL, CPU, GIL)
 # The largest share of one CPU that a sampler may use: if each sample takes long, it takes fewer.
 MOST_CPU = 0.02
-# The same where several threads compute: they wait for the interpreter meanwhile, and for being given it again.
-MOST_SHARED = 0.006
+# The same where several threads compute: for each sample they then lose four times its CPU time, by waiting for the
+# interpreter and for being given it again, so that this is 1 % of theirs.
+MOST_SHARED = 0.0025
 MOST_RATE, MOST_SECONDS = 1000.0, 3600.0
 # The fractional parts of its multiples are spread evenly between 0 and 1.
 GOLDEN = 0.6180339887498949

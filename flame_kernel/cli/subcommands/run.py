@@ -169,7 +169,8 @@ class Run(Running):
 
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("file", metavar="FILE", help="a script or a notebook of this machine; -: a script on stdin")
-        parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="for the script")
+        rest = parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="for the script")
+        rest.required = False  # Python 3.12 and older say that it is required where FILE is missing
         parser.add_argument("--json", action="store_true", help="with several servers: a line of JSON each")
         parser.add_argument(
             "--hot",
