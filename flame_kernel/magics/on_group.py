@@ -54,6 +54,14 @@ class OnGroup:
         """The group that a line means. Raises TargetError."""
         return self._groups.of(line["target"] or self._groups.current)
 
+    def audit(self) -> str | None:
+        """What was noted for the hosts of the current group, by the rails of the first that has any; None if no group
+        is current. Raises FlameError."""
+        if self._groups.current is None:
+            return None
+        held = rails.of_hosts(self._groups.of(self._groups.current).members)
+        return rails.audit(next(iter(held.values()), None))
+
     def where(self, line: Line) -> None:
         print(commands.looked(self.group(line), lambda one: monitor.where(one, line["all"], monitor.ALL), mask=True))
 
