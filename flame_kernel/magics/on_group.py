@@ -55,12 +55,8 @@ class OnGroup:
         return self._groups.of(line["target"] or self._groups.current)
 
     def audit(self) -> str | None:
-        """What was noted for the hosts of the current group, by the rails of the first that has any; None if no group
-        is current. Raises FlameError."""
-        if self._groups.current is None:
-            return None
-        held = rails.of_hosts(self._groups.of(self._groups.current).members)
-        return rails.audit(next(iter(held.values()), None))
+        """What was noted for the current group; None if there is none. Raises FlameError."""
+        return commands.noted(self._groups.of(self._groups.current)) if self._groups.current is not None else None
 
     def where(self, line: Line) -> None:
         print(commands.looked(self.group(line), lambda one: monitor.where(one, line["all"], monitor.ALL), mask=True))
