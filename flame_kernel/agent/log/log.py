@@ -282,7 +282,7 @@ class EventLog:
 
     def _wait(self, mine, news, urgent, ack, wait, gap, limit, is_over):
         deadline = None if wait is None else time.monotonic() + wait
-        noticed = None
+        noticed, looked = None, False
         while True:
             with self._lock:
                 if mine != self._readers:
@@ -305,8 +305,9 @@ class EventLog:
                 urgent.acquire(timeout=held)
                 continue
             left = 3600.0 if deadline is None else deadline - now
-            if left <= 0 or is_over():
+            if left <= 0 or (looked and is_over()):
                 return []
+            looked = True  # who has just asked is there
             news.acquire(timeout=left if deadline is None else min(left, LOOK_AROUND))
 
     def _is_to_answer(self):
