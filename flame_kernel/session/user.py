@@ -48,7 +48,12 @@ def agrees(ask: Ask, question: str) -> bool:
 
 
 def ask_here(prompt: str, password: bool) -> str | None:
-    """The line that the user types at the terminal, even if stdin is something else; None if there is no terminal."""
+    """The line that the user types at the terminal, even if stdin is something else; None if there is no terminal.
+
+    On Windows, stdin must be the terminal.
+    """
+    if os.name == "nt":
+        return ask_line(prompt, password) if sys.stdin is not None and sys.stdin.isatty() else None
     try:
         if password:
             with warnings.catch_warnings():
