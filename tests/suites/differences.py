@@ -81,9 +81,6 @@ QUICK_IN_PROCESS = ("nbclient", "nbconvert", "papermill")
 # What these versions fail with ipykernel too.
 ALSO_ON_IPYKERNEL = {
     "papermill": {"TestBrokenNotebook2::test": "written for an older IPython, which showed the error elsewhere"},
-    "jupyter_server": {
-        "test_connection::test_disconnect_resolves_orphaned_kernel_info_future": "gives a kernel_info one second",
-    },
     "jupyter_kernel_gateway": {"TestRemoteSeedURI::test_seed[jp_argv0]": "fetches a page of the internet"},
 }
 
