@@ -55,7 +55,9 @@ def _have_streams() -> None:
                 os.dup2(opened, number)
                 os.close(opened)
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115, never closed
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper) and (
+        sys.stdout.errors == "strict" or (sys.stdout.errors == "surrogateescape" and sys.stdout.encoding != "utf-8")
+    ):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 

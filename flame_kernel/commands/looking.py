@@ -27,7 +27,7 @@ TRIAL = 60.0
 
 TRY = Command(
     "try",
-    "run code in a copy of the process there, show what it would change, and throw that away",
+    "run code in a copy of the process there, and show what it would change",
     (
         Argument(
             "code", "STATEMENTS", "to the line's end; in the Remote Flame kernel also the cell below", ANY, ("code",)
@@ -101,7 +101,7 @@ LOOKING: tuple[Command, ...] = (
     ),
     Command(
         "memory",
-        "show what memory is used for: growth by line, objects by type, who holds one",
+        "show what uses memory: growth by line, objects by type, who holds one",
         (),
         (
             Option(("--start",), "note allocations from now on; each takes longer then", group="what"),

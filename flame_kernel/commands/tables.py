@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from ..terminal import plain_text
+from ..terminal import WIDTH, plain_text
 
 _NONE: Mapping[int, int] = MappingProxyType({})
-
-# Characters of a line, at most, where cells may be shortened.
-WIDTH = 100
 
 
 def aligned(rows: Sequence[Sequence[str]], shortened: Mapping[int, int] = _NONE) -> list[str]:

@@ -411,8 +411,8 @@ def _chosen(dst: str, sources: list[tuple[str, str]]) -> tuple[ChosenFolder, lis
     """The folder here that ``dst`` names, or in which it would be made, and where in it each source goes."""
     if "\0" in dst or not dst:
         raise TransferError("the destination has no usable name; name a file or a folder")
-    target = os.fsencode(os.path.realpath(os.path.expanduser(dst)))  # named by the user, so links are followed
     try:
+        target = os.fsencode(os.path.realpath(os.path.expanduser(dst)))  # named by the user, so links are followed
         kind = trees.describe(target)["kind"]
         above = target if kind == "folder" else os.path.dirname(target)
         parent = kind if kind == "folder" else trees.describe(above)["kind"]

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..commands import rails
 from ..errors import FlameError
 from ..hot import commands
 from ..profile.asking import ProfileOptions, Taking
@@ -41,6 +42,11 @@ def looked(group: Group, once: Callable[[Session], str], mask: bool) -> str:
     for thread in asked:
         thread.join()
     return folding.told({host: said[host] for host in hosts if host in said}, diff=False, mask=mask, total=len(group))
+
+
+def noted(group: Group) -> str:
+    """What rails have noted, in words: in the file of the first host that has rails. Raises FlameError."""
+    return rails.audit(next(iter(rails.of_hosts(group.members).values()), None))
 
 
 def profiles(group: Group, values: Mapping[str, Any]) -> dict[str, Taking]:

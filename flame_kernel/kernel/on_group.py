@@ -28,7 +28,7 @@ from .iopub import Publisher
 from .waits import Stopped, Waits, on_thread
 
 # Commands that work on a group as elsewhere.
-SAME = ("help", "connect", "attach", "px", "result", "run", "getmodule", "audit", "dask")
+SAME = ("help", "connect", "attach", "px", "result", "run", "getmodule", "dask")
 
 
 class OnGroup:
@@ -100,6 +100,9 @@ class OnGroup:
             where = (one_line(text) for text in (member.label, member.state, member.location))
             rows.append((*where, one_line(session.session_id) if session else ""))
         self._say(cell, plain_text("\n".join([self._far.words(), *aligned(rows)])))
+
+    async def audit(self, cell: Any, line: Line) -> None:
+        self._say(cell, of_group.noted(self._group))
 
     async def where(self, cell: Any, line: Line) -> None:
         await self._look(cell, lambda session: monitor.where(session, line["all"], monitor.ALL), mask=True)

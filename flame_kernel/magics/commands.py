@@ -217,6 +217,10 @@ class Commands:
         self._look(line, monitor.top)
 
     def _audit(self, line: Line) -> None:
+        of_group = self._on_group.audit()
+        if of_group is not None:
+            print(of_group)
+            return
         current = self._connections.current
         print(rails.audit(None if current is None else self._connections.pick(current)[1].target.rails))
 

@@ -54,6 +54,10 @@ class OnGroup:
         """The group that a line means. Raises TargetError."""
         return self._groups.of(line["target"] or self._groups.current)
 
+    def audit(self) -> str | None:
+        """What was noted for the current group; None if there is none. Raises FlameError."""
+        return commands.noted(self._groups.of(self._groups.current)) if self._groups.current is not None else None
+
     def where(self, line: Line) -> None:
         print(commands.looked(self.group(line), lambda one: monitor.where(one, line["all"], monitor.ALL), mask=True))
 

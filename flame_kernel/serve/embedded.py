@@ -16,16 +16,16 @@ import dataclasses
 import json
 import os
 import secrets
-import select
 import signal
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from ..agent.wire.launch import LEAVE_FOLDER, interpreter
+from ..agent.wire.launch import LEAVE_FOLDER, interpreter, passed
 from ..connect.keys import keyless
 from ..connect.target import Location, Secret, Target
 from ..errors import FlameError
@@ -33,10 +33,12 @@ from ..errors import FlameError
 _START_SECONDS = 20.0  # importing Pyro4 from a slow disk takes long
 _GRACE_SECONDS = 4.0  # how long the server may take to end by itself; its cells' exit handlers get 3
 _READY = "flame server at "
+_POSIX = hasattr(os, "killpg")
 
 # Runs in the server. Until it is ready, stdout and stderr are one pipe that we read. Then both become our own stderr,
 # because a full pipe that nobody reads would block whoever prints. The watched stdin moves to a descriptor that
-# children of a cell do not inherit, and the server's own stdin becomes empty.
+# children of a cell do not inherit, and the server's own stdin becomes empty. What cells have started ends with the
+# server: it is in its process group, or on Windows in a job that closes with it.
 _LAUNCHER = f"""
 {LEAVE_FOLDER}
 import atexit, json, os, signal, threading, types
@@ -57,7 +59,7 @@ me = os.getpid()
 def end_group():
     if os.getpid() == me:  # not in a fork that leaves by sys.exit
         sys.stdout.flush()
-        os.killpg(me, signal.SIGKILL)
+        os.killpg(me, signal.SIGKILL) if hasattr(os, "killpg") else os._exit(0)
 
 def watch():
     while os.read(alive, 4096):
@@ -65,7 +67,13 @@ def watch():
     late = threading.Timer(3, end_group)
     late.daemon = True
     late.start()
-    os.kill(me, signal.SIGINT)
+    os.kill(me, signal.SIGINT) if hasattr(os, "killpg") else daemon.shutdown()
+
+def opened(word, flags):
+    if os.name != "nt":
+        return int(word)
+    import msvcrt
+    return msvcrt.open_osfhandle(int(word), flags)
 
 from Pyro4.configuration import config
 config.reset(useenvironment=False)
@@ -79,18 +87,19 @@ hardened = hardening.harden(daemon)
 atexit.register(end_group)  # registered first, hence run last: what cells started and left behind
 threading.Thread(target=watch, name="flame-watch", daemon=True).start()
 space = {{}}
-with open(int(sys.argv[2])) as file:
+with open(opened(sys.argv[2], os.O_RDONLY)) as file:
     loader, text = json.load(file)
 exec(loader, space)
 agent = space["boot"](text, loader)
 print({_READY!r} + uri.location, flush=True)
-log = int(sys.argv[1])
+log = opened(sys.argv[1], 0)
 os.dup2(log, 1)
 os.dup2(log, 2)
 os.close(log)
+job = agent.windows.Job(-1) if os.name == "nt" else None  # -1: this process
 if told["prestart"]:
     agent.session.child.prestart.begin(agent.handle.bundle, told["prestart"] != "mini")
-del sys.argv[1:], piece, told, null, log, space, file, loader, text, agent
+del sys.argv[1:], piece, told, null, log, space, file, loader, text, agent, opened
 try:
     daemon.requestLoop()
 except KeyboardInterrupt:
@@ -154,16 +163,18 @@ class EmbeddedServer:
             pass
         finally:  # an interrupt while we wait: kill it now
             if self._process.returncode is None:
-                # It is our child and not yet waited for, so its pid cannot have been reused.
-                os.killpg(self._process.pid, signal.SIGKILL)
+                self._kill()
                 self._process.wait()
 
+    def _kill(self) -> None:
+        """End the server and what it has started; it is our child and not yet waited for, so its pid is its own."""
+        if _POSIX:
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        else:
+            self._process.kill()  # its job ends the rest
+
     def _start(self) -> subprocess.Popen[bytes]:
-        if not hasattr(os, "killpg"):
-            raise FlameError(
-                "the kernel cannot start a flame server of its own on this system; start one (jupyter flame serve "
-                "--port 9999 --key-file PATH), and name it: %flame connect localhost:9999 --key-file PATH"
-            )
         try:
             log = os.dup(2)
         except OSError:  # as a service we may have no stderr
@@ -172,15 +183,16 @@ class EmbeddedServer:
             with tempfile.TemporaryFile() as agent:  # larger than a pipe: a server that does not read would block us
                 agent.write(json.dumps(self._agent).encode())
                 agent.seek(0)
+                words, how = passed([log, agent.fileno()])
                 process = subprocess.Popen(
-                    [*interpreter(sys.executable), "-c", _LAUNCHER, str(log), str(agent.fileno())],
+                    [*interpreter(sys.executable), "-c", _LAUNCHER, *words],
                     bufsize=0,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     env=keyless(os.environ),
-                    pass_fds=(log, agent.fileno()),
-                    start_new_session=True,  # Ctrl-C in our terminal reaches only us; its group can be killed
+                    **how,
+                    **_apart(),
                 )
         except OSError as error:
             raise self._failure("cannot be run", str(error).encode()) from error
@@ -196,27 +208,40 @@ class EmbeddedServer:
     def _wait(self) -> Location:
         """Wait until the server prints its location, and return that; FlameError with its output if it does not."""
         assert self._process.stdout is not None
-        deadline = time.monotonic() + _START_SECONDS
+        late: list[bool] = []
+
+        def give_up() -> None:
+            late.append(True)
+            self._kill()  # which ends the reading
+
+        timer = threading.Timer(_START_SECONDS, give_up)
+        timer.daemon = True
+        timer.start()
         printed = b""
-        pipe = self._process.stdout.fileno()
-        poll = select.poll()  # not select(), which fails on descriptors above 1023
-        poll.register(pipe, select.POLLIN)
-        while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            piece = os.read(pipe, 65536)
-            if not piece:
-                raise self._failure("ended while it started", printed)
-            printed += piece
-            for line in printed.split(b"\n")[:-1]:
-                if line.startswith(_READY.encode()):
-                    self._process.stdout.close()
-                    return Location.parse(line[len(_READY) :].decode())
-        raise self._failure(f"did not start within {_START_SECONDS:g} s", printed)
+        try:
+            while piece := os.read(self._process.stdout.fileno(), 65536):
+                printed += piece
+                for line in printed.splitlines()[: printed.count(b"\n")]:
+                    if line.startswith(_READY.encode()):
+                        self._process.stdout.close()
+                        return Location.parse(line[len(_READY) :].decode())
+        finally:
+            timer.cancel()
+            timer.join()
+        raise self._failure(f"did not start within {_START_SECONDS:g} s" if late else "ended while it started", printed)
 
     def _failure(self, what: str, printed: bytes) -> FlameError:
         said = printed[-4000:].decode("utf-8", "replace").strip() or "it printed nothing"
         return FlameError(
             f"the kernel's own flame server ({sys.executable}) {what}; check that Pyro4 works there: {said}"
         )
+
+
+def _apart() -> dict[str, Any]:
+    """How the server is started, so that Ctrl-C in our terminal does not reach it, and its group can be killed."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    return {"start_new_session": True}
 
 
 class OwnServer:

@@ -34,10 +34,12 @@ END = 1.0
 
 
 class Wait(NamedTuple):
-    """What a task waits for between two turns: for a socket to be readable, for a time in seconds, or to be woken."""
+    """What a task waits for between two turns: for a socket to be readable, for a time in seconds, or to be woken; or
+    only until the turns of others that are due have begun."""
 
     socket: socket.socket | None = None
     seconds: float | None = None
+    is_last: bool = False
 
 
 # Why a turn happens.
@@ -83,6 +85,7 @@ class IoThreads:
         self.pid = os.getpid()
         self._lock = threading.Lock()
         self._due: collections.deque[Task] = collections.deque()
+        self._last: collections.deque[Task] = collections.deque()  # due, too, but after those
         self._times: list[tuple[float, int, Task, int]] = []
         self._most_times = 1000
         self._numbers = itertools.count()
@@ -142,7 +145,7 @@ class IoThreads:
         heapq.heappush(self._times, (at, next(self._numbers), task, task.number))
         self._call(at)
 
-    def _make_due(self, task: Task, why: str) -> None:
+    def _make_due(self, task: Task, why: str, is_last: bool = False) -> None:
         """The task's wait is over; called with the lock."""
         if task.socket is not None:
             with contextlib.suppress(KeyError, ValueError, OSError):  # it was closed meanwhile
@@ -150,12 +153,19 @@ class IoThreads:
             task.socket = None
         task.number = next(self._numbers)
         task.state, task.why = "due", why
-        self._due.append(task)
+        (self._last if is_last else self._due).append(task)
+        if is_last:  # the calling thread looks for turns itself, but what it finds first may take long
+            self._note_stall()
+            return
         if self._idle:
             self._idle.pop().release()
         elif self._count < FEW:
             self._start()
-        elif self._stalled is None:
+        else:
+            self._note_stall()
+
+    def _note_stall(self) -> None:
+        if self._stalled is None:
             self._stalled = time.monotonic()
             self._call(self._stalled + STALLED)
 
@@ -201,9 +211,9 @@ class IoThreads:
         """The next turn, for the thread that ``told`` wakes; None: the thread ends."""
         while True:
             with self._lock:
-                if self._due:
-                    task = self._due.popleft()
-                    self._stalled = self._stalled and (time.monotonic() if self._due else None)
+                if self._due or self._last:
+                    task = (self._due or self._last).popleft()
+                    self._stalled = self._stalled and (time.monotonic() if self._due or self._last else None)
                     task.state, task.is_woken = "running", False
                     return task
                 if self._is_over:
@@ -244,6 +254,9 @@ class IoThreads:
                 return
             if task.is_woken:
                 self._make_due(task, WOKEN)
+                return
+            if wait.is_last:
+                self._make_due(task, READY, is_last=True)
                 return
             if wait.socket is not None and not self._listen(task, wait.socket):
                 self._make_due(task, READY)
@@ -304,8 +317,10 @@ class IoThreads:
             if task.number == number and task.state == "waiting" and not task.over.is_set():
                 self._make_due(task, LATE)
         if self._stalled is not None and now >= self._stalled + STALLED:
-            self._stalled = now if self._due else None
-            if self._due and not self._idle:
+            self._stalled = now if self._due or self._last else None
+            if self._stalled and self._idle:
+                self._idle.pop().release()
+            elif self._stalled:
                 self._start()
 
     # -- the beginning and the end -------------------------------------------------------------------------------------

@@ -100,6 +100,8 @@ class Polling:
             pause = self._answered()
             if pause:
                 return Wait(seconds=pause)
+            if not self._is_parked and not self._is_busy():
+                return Wait(is_last=True)  # nobody waits for what comes next, but others may wait for their answers
         return None
 
     def _ask(self) -> Wait | None:

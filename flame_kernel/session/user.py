@@ -47,8 +47,25 @@ def agrees(ask: Ask, question: str) -> bool:
     return (ask(f"{question} [y/N] ", False) or "").strip().lower() in ("y", "yes")
 
 
+def _stdin_is_console() -> bool:
+    """Whether stdin is a console of Windows, where the null device counts as a terminal, too."""
+    if sys.platform == "win32" and sys.stdin is not None:
+        import ctypes
+        import msvcrt
+
+        with contextlib.suppress(OSError, ValueError):  # it is closed, or no file
+            handle = ctypes.c_void_p(msvcrt.get_osfhandle(sys.stdin.fileno()))
+            return bool(ctypes.WinDLL("kernel32").GetConsoleMode(handle, ctypes.byref(ctypes.c_ulong())))
+    return False
+
+
 def ask_here(prompt: str, password: bool) -> str | None:
-    """The line that the user types at the terminal, even if stdin is something else; None if there is no terminal."""
+    """The line that the user types at the terminal, even if stdin is something else; None if there is no terminal.
+
+    On Windows, stdin must be the terminal.
+    """
+    if os.name == "nt":
+        return ask_line(prompt, password) if _stdin_is_console() else None
     try:
         if password:
             with warnings.catch_warnings():

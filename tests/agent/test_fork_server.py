@@ -1,4 +1,4 @@
-"""The fork server, from which the third child of a stock server and later ones come."""
+"""The fork server, from which the fifth child of a stock server and later ones come."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from farside import FlameServer, wait_until
 
 import flame
+from flame_kernel.agent.session.child.fork_server import FEW
 from flame_kernel.errors import FlameError
 from flame_kernel.remote.remote import Remote
 
@@ -66,8 +67,9 @@ def parent(remote: Remote) -> int:
 
 @pytest.mark.parametrize("python", OLD_AND_NEW)
 def test_a_forked_child_is_like_one_that_was_started(python: int) -> None:
-    with sessions(4, python) as (server, (started, second, *forked)):
-        assert parent(started) == parent(second) == server.pid
+    with sessions(FEW + 2, python) as (server, (started, *others)):
+        forked = others[FEW - 1 :]
+        assert {parent(one) for one in (started, *others[: FEW - 1])} == {server.pid}
         (fork_server,) = {parent(one) for one in forked}
         assert psutil.Process(fork_server).ppid() == server.pid
         for one in (started, *forked):
@@ -87,17 +89,17 @@ def test_a_forked_child_is_like_one_that_was_started(python: int) -> None:
 
 
 def test_it_ends_with_the_last_child_and_comes_again() -> None:
-    with sessions(2) as (server, (first, _)):
+    with sessions(FEW) as (server, (first, *_)):
         for _ in range(2):
             with session(server) as second, session(server) as third:
                 assert parent(second) == parent(third) != server.pid
-                assert len(below(server)) == 5
-            wait_until(lambda: len(below(server)) == 2, "its end")
+                assert len(below(server)) == FEW + 3
+            wait_until(lambda: len(below(server)) == FEW, "its end")
         assert first.evaluate("1 + 1") == 2
 
 
 def test_how_a_forked_child_has_ended_is_told() -> None:
-    with sessions(3) as (_, (_, _, forked)):
+    with sessions(FEW + 1) as (_, (*_, forked)):
         for code, words in (("os._exit(7)", "exit status 7"), ("os.kill(os.getpid(), 9)", "signal SIGKILL")):
             with pytest.raises(FlameError, match=words) as error:
                 forked.execute("import os; " + code)
@@ -106,7 +108,7 @@ def test_how_a_forked_child_has_ended_is_told() -> None:
 
 
 def test_a_child_gets_what_its_server_has_now() -> None:
-    with sessions(3) as (server, (_, _, forked)):
+    with sessions(FEW + 1) as (server, (*_, forked)):
         with flame.connect(server.location, place="process", shell="mini") as inside:
             inside.execute("import os; os.chdir('/'); os.environ['MARK'] = 'set'; os.umask(0o27)")
         with session(server) as later:
@@ -121,7 +123,7 @@ def test_a_child_gets_what_its_server_has_now() -> None:
 
 
 def test_sessions_outlive_it() -> None:
-    with sessions(4) as (server, (_, _, forked, other)):
+    with sessions(FEW + 2) as (server, (*_, forked, other)):
         os.kill(parent(forked), signal.SIGKILL)
         assert forked.evaluate("6 * 7") == 42
         with session(server) as later:
@@ -135,16 +137,16 @@ def test_sessions_outlive_it() -> None:
 
 
 def test_all_end_with_a_server_that_is_killed() -> None:
-    with sessions(4) as (server, _):
+    with sessions(FEW + 2) as (server, _):
         left = below(server)
-        assert len(left) == 5
+        assert len(left) == FEW + 3
         server.kill()
         for pid in left:
             wait_until(lambda pid=pid: not psutil.pid_exists(pid), "all to end")
 
 
 def test_where_it_does_not_answer_an_interpreter_is_started() -> None:
-    with sessions(3) as (server, (_, _, forked)):
+    with sessions(FEW + 1) as (server, (*_, forked)):
         module = "[m for n, m in __import__('sys').modules.items() if n.endswith('.child.fork_server')][0]"
         with flame.connect(server.location, place="process", shell="mini") as inside:
             inside.execute(f"{module}._present[0]._socket.settimeout(0.3)")

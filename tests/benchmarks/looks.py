@@ -49,6 +49,7 @@ class Phase:
     rates: list[float] = field(default_factory=list)  # answers a second, one of each round
     seconds: list[float] = field(default_factory=list)  # of each answer
     computed: list[float] = field(default_factory=list)  # rounds a second of the computing threads
+    cpu: list[float] = field(default_factory=list)  # seconds of the app for each answer
     costs: list[str] = field(default_factory=list)
 
 
@@ -129,32 +130,37 @@ def visit(address: str, seconds: float) -> list[float]:
 
 def rounds(phases: list[Phase], looks: Looks, session: flame.Remote, address: str, options: argparse.Namespace) -> None:
     """Measure all phases in turn, several times."""
-    computed = "sum(done)" if options.computing else "0"
+    state = f"({'sum(done)' if options.computing else '0'}, __import__('time').process_time())"
     for _ in range(options.rounds):
         for phase in phases:
             with phase.doing():
-                before, began = session.evaluate(computed), time.monotonic()
+                (before, cpu), began = session.evaluate(state), time.monotonic()
                 took = visit(address, options.seconds)
-                after, lasted = session.evaluate(computed), time.monotonic() - began
+                (after, used), lasted = session.evaluate(state), time.monotonic() - began
             phase.rates.append(len(took) / lasted)
             phase.computed.append((after - before) / lasted)
+            phase.cpu.append((used - cpu) / len(took))
             phase.seconds += took
             phase.costs += [looks.cost] if looks.cost else []
             looks.cost = ""
 
 
+def change(found: list[float], before: list[float]) -> str:
+    """The change of a figure, as the median of all rounds."""
+    return f"{statistics.median(100 * (one / other - 1) for one, other in zip(found, before, strict=True)):+8.1f}%"
+
+
 def told(phases: list[Phase]) -> Iterator[str]:
     """The figures as lines of text."""
     first = phases[0]
-    yield f"{'':24}{'answers/s':>10}{'change':>9}{'p50 ms':>9}{'p99 ms':>9}{'computed':>10}"
+    computes = any(first.computed)
+    yield f"{'':24}{'answers/s':>10}{'change':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU each':>10}{'computed' * computes:>10}"
     for phase in phases:
         times = sorted(phase.seconds)
-        changes = [100 * (one / other - 1) for one, other in zip(phase.rates, first.rates, strict=True)]
-        more = [100 * (one / (other or 1) - 1) for one, other in zip(phase.computed, first.computed, strict=True)]
         yield (
-            f"{phase.name:24}{statistics.median(phase.rates):10.0f}{statistics.median(changes):+8.1f}%"
+            f"{phase.name:24}{statistics.median(phase.rates):10.0f}{change(phase.rates, first.rates)}"
             f"{1000 * times[len(times) // 2]:9.3f}{1000 * times[len(times) * 99 // 100]:9.3f}"
-            + (f"{statistics.median(more):+9.1f}%" if any(first.computed) else "")
+            f"{change(phase.cpu, first.cpu):>10}{change(phase.computed, first.computed) if computes else '':>10}"
         )
         yield from (f"    {cost}" for cost in phase.costs)
 

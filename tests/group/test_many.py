@@ -20,7 +20,7 @@ from netns import net
 
 import flame
 from flame_kernel.group.group import Group
-from flame_kernel.session.io_threads import FEW, KEPT
+from flame_kernel.session.io_threads import FEW, KEPT, IoThreads, Wait
 
 SERVERS, SESSIONS = 5, 50
 
@@ -93,6 +93,51 @@ def test_as_many_turns_as_there_are_hosts_that_hang(many: Group) -> None:
         for event in blocked:
             event.set()
     assert all(future.result(30)["status"] == "ok" for future in futures)
+
+
+def test_a_turn_that_nobody_waits_for_comes_after_those_that_are_due() -> None:
+    threads, order, gate, hung = IoThreads(), [], threading.Event(), threading.Event()
+    threads.use(1)
+    hold = [threads.task(lambda why: gate.wait(20) and None) for _ in range(FEW - 1)]
+    later = threads.task(lambda why: order.append("due later"))
+
+    def wake_another(why: str) -> None:
+        order.append("due")
+        later.wake()
+
+    due = threads.task(wake_another)
+
+    def answer(why: str) -> Wait | None:
+        if "answered" in order:
+            order.append("again")
+            return None
+        due.wake()
+        order.append("answered")
+        return Wait(is_last=True)
+
+    late = threads.task(lambda why: hung.wait(20) and None)
+    waiting = threads.task(lambda why: order.append("again too") if "free" in order else _last(order))
+    try:
+        for one in hold:
+            one.wake()
+        wait_until(lambda: all(one.state == "running" for one in hold), "their turns")
+        threads.task(answer).wake()
+        wait_until(lambda: len(order) == 4, "all turns")
+        assert order == ["answered", "due", "due later", "again"]
+        # It is not left behind where the others hang.
+        waiting.wake()
+        late.wake()
+        wait_until(lambda: order[-1] == "again too", "its turn")
+    finally:
+        gate.set()
+        hung.set()
+        threads.use(-1)
+        threads.join(5)
+
+
+def _last(order: list[str]) -> Wait:
+    order.append("free")
+    return Wait(is_last=True)
 
 
 def members_threads() -> list[str]:

@@ -94,10 +94,13 @@ def test_a_read_only_group_takes_no_hot_code_in_the_magics(
     server: FlameServer, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "targets.toml"
-    rails = "[targets.web.rails]\nread_only = true\n"
+    rails = '[targets.web.rails]\nread_only = true\nlog = "noted"\n'
     file.write_text(f'[targets.web]\nlocation = "{server.location}"\nshell = "mini"\n{rails}')
     file.chmod(0o600)
     monkeypatch.setenv("FLAME_CONFIG", str(file))
     with ipython(tmp_path) as shell:
         assert "is read_only, and %flame hot writes" in shell.run(f"%flame hot {project} -t web*2").text
         assert "is read_only, and %flame hotfix writes" in shell.run("%%flame hotfix -t web*2 a.b\ndef b(): pass").text
+        shell.ok("%flame connect web*2")
+        shell.ok("%%flame\n6 * 7")
+        assert "6 * 7" in shell.ok("%flame audit").out

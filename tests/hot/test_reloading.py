@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from farside import wait_until
 
+from flame_kernel.errors import RemoteError
 from flame_kernel.remote.remote import Remote
 
 Edit = Callable[[Path, str, str], None]
@@ -153,6 +156,26 @@ def test_a_mistake_leaves_the_old_code_and_says_where_it_is(pi: Remote, work: Pa
     assert "SystemExit: 3 (work.py, line " in "".join(told)
     work.write_text(OLD.replace("old", "new"))
     assert pi.evaluate("(plain(1)[0], child.who())") == ("new", "new child, new base")
+
+
+@pytest.mark.parametrize("site", ["child", "process"], indirect=True)
+def test_a_stop_while_a_module_is_reloaded_leaves_that_to_the_next_cell(pi: Remote, work: Path, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    begins = f"if not os.path.exists({str(begun)!r}):\n    open({str(begun)!r}, 'w').close()\n"
+    waits = f"{begins}    while True: time.sleep(0.01)\n"
+    work.write_text(f"{OLD.replace('old', 'new')}\nimport os, time\n{waits}")
+
+    def stop() -> None:
+        wait_until(begun.exists, "the reload")
+        pi.interrupt()
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    with pytest.raises(RemoteError) as caught:
+        pi.execute("plain(1)")
+    stopping.join()
+    assert caught.value.ename == "KeyboardInterrupt"
+    assert pi.evaluate("plain(1)[0]") == "new"
 
 
 @pytest.mark.parametrize("site", ["child"], indirect=True)

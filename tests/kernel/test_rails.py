@@ -113,6 +113,8 @@ def test_a_group_is_asked(server: FlameServer, tmp_path: Path) -> None:
         assert "nobody can be asked here" in alone.error["evalue"]
         assert not (tmp_path / "a").exists()
         assert ok(k.execute(cell, answers=("y",))).stdout.startswith(f"\x1b[{COLOURS['red']};1m prod \x1b[0m\n")
+        k.execute("%flame connect prod*2")
+        assert "  prod  " in k.execute("%flame audit").stdout
 
 
 def test_the_app_hears_of_it(server: FlameServer, tmp_path: Path) -> None:

@@ -177,6 +177,13 @@ if True:  # IPython puts its own hook back after each statement
     assert ok(kernel.execute("print(seen)")).stdout == "[5, 'ZeroDivisionError']\n"
 
 
+def test_what_is_deleted_is_the_sessions_own_again(kernel: Kernel) -> None:
+    ok(kernel.execute(KEEP))
+    ok(kernel.execute("sys.stdout = io.StringIO(); del sys.stdout, sys.displayhook, sys.stderr"))
+    run = ok(kernel.execute("print('line'); 6 * 7"))
+    assert (run.stdout, run.result) == ("line\n", "42")
+
+
 def test_input_through_a_replaced_stdin(kernel: Kernel) -> None:
     ok(kernel.execute(KEEP))
     code = """

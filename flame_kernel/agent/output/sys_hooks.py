@@ -191,7 +191,13 @@ def _sys_property(name, hooks):
         else:
             hooks.replace(name, value)
 
-    return property(get, put)
+    def delete(module):
+        cell = current()
+        if cell is None:
+            raise AttributeError(name)
+        cell.host.redirects.pop(name, None)  # a session without it would show nothing any more
+
+    return property(get, put, delete)
 
 
 class Hooks:

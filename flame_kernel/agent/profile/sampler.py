@@ -31,8 +31,9 @@ WALL, CPU, GIL = "wall", "cpu", "gil"
 MODES = (WALL, CPU, GIL)
 # The largest share of one CPU that a sampler may use: if each sample takes long, it takes fewer.
 MOST_CPU = 0.02
-# The same where several threads compute: they wait for the interpreter meanwhile, and for being given it again.
-MOST_SHARED = 0.006
+# The same where several threads compute: for each sample they then lose four times its CPU time, by waiting for the
+# interpreter and for being given it again, so that this is 1 % of theirs.
+MOST_SHARED = 0.0025
 MOST_RATE, MOST_SECONDS = 1000.0, 3600.0
 # The fractional parts of its multiples are spread evenly between 0 and 1.
 GOLDEN = 0.6180339887498949
@@ -41,9 +42,9 @@ GOLDEN = 0.6180339887498949
 SWITCHES = {False: 0.0001, True: None, None: 0.001}
 # Threads compute if all together use more than this share of the time; several do, if all but the busiest one use more
 # than this share of that.
-BUSY, OTHERS = 0.2, 0.1
-# After how many samples the rate and the switch interval are adjusted: the first time, and then.
-FIRST, REVIEW = 5, 20
+BUSY, OTHERS = 0.2, 0.3
+# When the rate and the switch interval are adjusted: after so many samples, and then after so many seconds each time.
+FIRST, REVIEW = 5, 0.2
 # How many different stacks are counted separately. They differ by position in the bytecode, not only by line.
 MOST_KEYS = 50000
 # Seconds that the profile of a cell waits for the cell to begin.
@@ -127,7 +128,7 @@ class Sampler:
             self.samples += 1
             if now >= until:
                 break
-            if self.samples == FIRST or self.samples % REVIEW == 0:
+            if self.samples == FIRST or now - base >= REVIEW:
                 base, done = base + done * interval, 0
                 interval = self._review(now)
         self.cost, self.seconds = _own_cpu() - self._cpu_before, max(time.monotonic() - begun, 1e-9)

@@ -64,21 +64,6 @@ def received(sock, most):
     return found.tolist()
 
 
-def passed(numbers):
-    """How a child inherits descriptors: ``(words for its command line, arguments for Popen)``. On Windows it inherits
-    handles, and these alone."""
-    if os.name != "nt":
-        return [str(number) for number in numbers], {"pass_fds": numbers}
-    import msvcrt
-
-    handles = [msvcrt.get_osfhandle(number) for number in numbers]
-    for handle in handles:
-        os.set_handle_inheritable(handle, True)
-    about = subprocess.STARTUPINFO()
-    about.lpAttributeList = {"handle_list": handles}
-    return [str(handle) for handle in handles], {"startupinfo": about}
-
-
 def taken(words, reads):
     """In the child: the descriptors for those words; ``reads`` says of each whether it is a read end."""
     numbers = [int(word) for word in words]

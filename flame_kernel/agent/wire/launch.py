@@ -3,6 +3,8 @@
 Both sides import it.
 """
 
+import os
+import subprocess
 import sys
 
 # The first lines of a program started with ``python -c``. They stop imports from the current folder, where someone's
@@ -34,6 +36,21 @@ def interpreter(path, version=sys.version_info):
     """The command that starts such a program. Python's own imports before the first line (linecache since 3.13) also
     avoid the current folder."""
     return [path] + (["-P"] if version >= (3, 11) else [])
+
+
+def passed(numbers):
+    """How a child inherits descriptors: ``(words for its command line, arguments for Popen)``. On Windows it inherits
+    handles, and these alone."""
+    if os.name != "nt":
+        return [str(number) for number in numbers], {"pass_fds": numbers}
+    import msvcrt
+
+    handles = [msvcrt.get_osfhandle(number) for number in numbers]
+    for handle in handles:
+        os.set_handle_inheritable(handle, True)
+    about = subprocess.STARTUPINFO()
+    about.lpAttributeList = {"handle_list": handles}
+    return [str(handle) for handle in handles], {"startupinfo": about}
 
 
 # Prefixes of environment variables that hold a key or lead to one: the server's and its clients'.

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +19,7 @@ from ...connect.target import PLACES, SHELLS, WHEN_FULL
 from ...connect.targets_file import SETTINGS, TargetsFile, located
 from ...errors import TargetError
 from ...group import folding
+from ...session.user import ask_here
 from ..command import Command, CommandGroup
 from ..index import SUBCOMMANDS
 from ..output import show_json, show_table
@@ -83,7 +83,9 @@ def _given(options: argparse.Namespace, name: str) -> dict[str, Any]:
     if "key_file" in found:
         found["key_file"] = _absolute(found["key_file"])
     if found.get("key") == "keyring":
-        typed = getpass.getpass(f"Key of {name}, for the keyring (empty: it is there already): ")
+        typed = ask_here(f"Key of {name}, for the keyring (empty: it is there already): ", True)
+        if typed is None:
+            raise TargetError("there is no terminal to ask for the key; run this in one, or use --key-file FILE")
         if typed:
             store_in_keyring(name, Secret(typed.encode()))
     return found

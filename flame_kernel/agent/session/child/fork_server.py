@@ -2,7 +2,7 @@
 in a tenth of the time that an interpreter takes to start. Linux only: elsewhere a fork that starts no other program is
 not safe.
 
-It is started for the third child that lives at the same time, and ends with the last one that it has forked. It has no
+It is started for the fifth child that lives at the same time, and ends with the last one that it has forked. It has no
 threads, and forks only while what it got from the server when it started still is what a new child would get.
 
 This file has both ends of it. `start` and ``ForkServer`` are the server's; `serve` is its own.
@@ -24,10 +24,10 @@ from .. import descriptors
 from . import exit_reason, processes
 from .frames import FORKS, Frames, send_frame
 
-# Whether there can be one. From PyPy's forks nothing is saved: its memory is moved and so copied.
+# Whether there can be one: with other Pythons than CPython it has not been tried.
 POSSIBLE = sys.platform == "linux" and sys.implementation.name == "cpython" and processes.POSIX
 # So many children are started without it: it takes as long to start as one of them, and is a process more.
-FEW = 2
+FEW = 4
 # Seconds for its answer: it may have to import IPython first, on a busy machine.
 PATIENCE = 30.0
 # The longest pause between two looks whether a child has ended, in seconds.

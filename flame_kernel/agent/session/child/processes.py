@@ -128,7 +128,7 @@ class ApartProcess:
         pipes, self._job, self._socket = [], None, None
         try:
             pipes = [[descriptors.high_number(number) for number in os.pipe()] for _ in range(3)]
-            words, how = descriptors.passed(pipes[0][1:] + pipes[1] + pipes[2])
+            words, how = launch.passed(pipes[0][1:] + pipes[1] + pipes[2])
             if WINDOWS:
                 how["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
                 if not windows.has_console():  # it would open a window
