@@ -74,7 +74,8 @@ def test_beside_a_cell_and_until_a_stop(site: Site) -> None:
     assert run.error is not None
     # What was taken until a Stop is shown.
     run = k.submit("%flame profile --all --idle --seconds 600")
-    k.wait_for(lambda: run.of_type("execute_input"), "the profile has begun")
+    k.wait_for(lambda: run.of_type("execute_input"), "the profile begins")
+    ok(k.execute("%flame where"))  # answered there after the request before it: the profile has begun
     k.interrupt()
     k.wait(run)
     assert "samples" in shown(run)[0]
