@@ -391,7 +391,7 @@ def test_modules_and_builtins_stand_here(pi: Shell, server: FlameServer) -> None
     (server.cwd / "note").write_text("written there")
     assert pi.ok("ropen('note').read()").value == "written there"
     is_one = pi.run("%flame module not_a_module_there as m")
-    assert isinstance(is_one.error, ModuleNotFoundError)
+    assert "No module named 'not_a_module_there'" in str(is_one.error)
     assert "flame_kernel" not in is_one.text
     assert "m" not in pi.names
 
