@@ -31,8 +31,8 @@ WALL, CPU, GIL = "wall", "cpu", "gil"
 MODES = (WALL, CPU, GIL)
 # The largest share of one CPU that a sampler may use: if each sample takes long, it takes fewer.
 MOST_CPU = 0.02
-# The same where several threads compute: for each sample they then lose four times its CPU time, by waiting for the
-# interpreter and for being given it again, so that this is 1 % of theirs.
+# The same where several threads compute: for each sample they then lose some eight times its CPU time, by waiting for
+# the interpreter and for being given it again, so that this is 2 % of theirs.
 MOST_SHARED = 0.0025
 MOST_RATE, MOST_SECONDS = 1000.0, 3600.0
 # The fractional parts of its multiples are spread evenly between 0 and 1.
@@ -53,7 +53,7 @@ CELL_PATIENCE = 60.0
 LOOK = 0.00003
 # What is told if it took less than this share of the samples because several threads compute.
 SLOWED = 0.8
-FEWER = "%.0f samples a second, not %g: several threads compute there, and lose about 1 %% this way"
+FEWER = "%.0f samples a second, not %g: several threads compute there, and lose about 2 %% this way"
 OVER = "it was over before the first sample"
 # A thread that used less than this share of its time stood still.
 STILL = 0.01
