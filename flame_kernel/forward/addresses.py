@@ -35,7 +35,7 @@ def parse(text: str) -> Spec:
     if paths[-1]:
         to, rest = parts[-1], parts[:-1]
     elif len(parts) == 2 and parts[0].isdigit():  # PORT:PORT, as in Docker
-        return Spec((LOOPBACK, port(parts[0])), ("localhost", port(parts[1])))
+        return Spec((LOOPBACK, port(parts[0], zero=True)), ("localhost", port(parts[1])))
     elif len(parts) == 2 and paths[0]:
         to, rest = ("localhost", port(parts[1])), parts[:1]
     else:

@@ -6,6 +6,7 @@ ports; the user is told so once.  A unix socket has mode 0600, for its owner alo
 
 from __future__ import annotations
 
+import errno
 import html
 import os
 import threading
@@ -150,21 +151,26 @@ class Forwards:
     ) -> Forward:
         """Forward a port or socket; see ``Remote.forward``. Raises TargetError, FlameError."""
         if socks:
+            if reverse or host is not None:
+                raise TargetError("a SOCKS5 proxy listens here and reaches any host; leave reverse and host out")
             listen: Address = _local(local or port, LOOPBACK)
             return self.add(Spec(_bound(listen, bind), ""), socks=True)
-        if isinstance(port, str) and not (addresses.is_path(port) or port.isdigit()):
+        if isinstance(port, str) and ":" in port:
             spec = addresses.parse(port)
         else:
-            there = _end(port, "localhost")
-            spec = Spec(None, there)
+            spec = Spec(None, _end(port, "localhost", zero=reverse and local is not None))
         if host is not None:
             if isinstance(spec.to, str):
                 raise TargetError("a unix socket has no host; leave host out")
             spec = Spec(spec.listen, (host, spec.to[1]))
+        if local is not None and spec.listen is not None:
+            raise TargetError("name this side's end once: as local, or before the colon")
         if reverse:
             spec = _reversed(spec, local)
         elif local is not None:
             spec = Spec(_local(local, LOOPBACK), spec.to)
+        elif isinstance(spec.listen, str):
+            spec = Spec(addresses.path(spec.listen), spec.to)
         listen = spec.listen if spec.listen is not None else _default(spec.to)
         return self.add(Spec(_bound(listen, bind), spec.to), reverse=reverse, any_port=spec.listen is None)
 
@@ -214,12 +220,9 @@ class Forwards:
         try:
             sock = listening_at(listen)
         except OSError as e:
-            if any_port and not isinstance(listen, str):
-                sock = listening_at((listen[0], 0))
-            else:
-                why = "is taken" if "in use" in str(e) else f"cannot be used ({(e.strerror or str(e)).lower()})"
-                what = listen if isinstance(listen, str) else f"port {listen[1]}"
-                raise FlameError(f"{what} {why} on this machine; choose another one, or 0 for any") from e
+            if not any_port or isinstance(listen, str) or e.errno == errno.EADDRNOTAVAIL:
+                raise FlameError(_unusable(listen, e)) from e
+            sock = listening_at((listen[0], 0))
         return Listener(sock, None if socks else as_wire(to), Socks if socks else None)
 
     def _there(self, listen: Address, to: Address) -> tuple[int, int | None]:
@@ -290,10 +293,21 @@ class Forwards:
             self._close_if_empty()
 
 
-def _end(value: int | str | os.PathLike[str], host: str) -> Address:
-    if isinstance(value, str) and not addresses.is_path(value):
-        value = addresses.port(value)
-    return (host, addresses.port(value)) if isinstance(value, int) else os.fspath(value)
+def _unusable(listen: Address, error: OSError) -> str:
+    """Why nothing can listen there on this machine, in words."""
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{listen[0]} is no address of this machine; leave bind out for loopback, or write * for all"
+    why = (
+        "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({(error.strerror or str(error)).lower()})"
+    )
+    what, other = (listen, "path") if isinstance(listen, str) else (f"port {listen[1]}", "one, or 0 for any")
+    return f"{what} {why} on this machine; choose another {other}"
+
+
+def _end(value: int | str | os.PathLike[str], host: str, zero: bool = False) -> Address:
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and addresses.is_path(value)):
+        return os.fspath(value)
+    return host, addresses.port(value, zero=zero)
 
 
 def _local(value: int | str | os.PathLike[str], host: str) -> Address:
@@ -320,9 +334,7 @@ def _bound(listen: Address, bind: str | None) -> Address:
 def _reversed(spec: Spec, local: int | str | os.PathLike[str] | None) -> Spec:
     """With ``reverse`` the port that is named is the far side's, which listens there."""
     if spec.listen is not None:
-        if local is not None:
-            raise TargetError("name this side's end once: as local, or before the colon")
-        return spec
+        return Spec(spec.listen, addresses.path(spec.to) if isinstance(spec.to, str) else spec.to)
     if isinstance(spec.to, str):
         if local is None:
             raise TargetError(f"say where connections to {spec.to} lead here: local= (--local) a port, or a path")

@@ -265,6 +265,37 @@ def test_a_port_that_is_taken(flame_server: Callable[..., FlameServer]) -> None:
         assert threading.active_count() < 20
 
 
+def test_sockets_and_free_ports_on_either_side_of_a_colon(
+    flame_server: Callable[..., FlameServer], tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here.sock", tmp_path / "there.sock"
+    with light(flame_server().location) as pi, serving() as port:
+        with pi.forward(f"{there}:{port}", reverse=True), pi.forward(f"0:{there}") as one:
+            assert echoed(one.local_port, b"x") == b"x"
+        with pi.forward(f"{here}:{port}") as one:
+            assert one.listen == str(here)
+        with pi.forward(0, reverse=True, local=port) as one:
+            assert echoed(one.listen[1], b"x") == b"x"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"port": 80, "bind": "192.0.2.1"}, "192.0.2.1 is no address of this machine"),
+        ({"port": 80, "bind": "192.0.2.1", "local": 0}, "192.0.2.1 is no address of this machine"),
+        ({"socks": True, "reverse": True}, "leave reverse and host out"),
+        ({"socks": True, "host": "db"}, "leave reverse and host out"),
+        ({"port": "8080:80", "local": 0}, "name this side's end once"),
+        ({"port": None}, "None is not a port"),
+    ],
+)
+def test_what_cannot_be_forwarded(
+    flame_server: Callable[..., FlameServer], options: dict[str, Any], words: str
+) -> None:
+    with light(flame_server().location) as pi, pytest.raises(FlameError, match=words):
+        pi.forward(**options)
+
+
 def test_a_multiplex_server_says_why_it_cannot() -> None:
     words = "serves one call at a time"
     with far_side("multiplex") as server, connected(server) as pi, pytest.raises(FlameError, match=words):
