@@ -150,19 +150,11 @@ class Forwards:
         socks: bool = False,
     ) -> Forward:
         """Forward a port or socket; see ``Remote.forward``. Raises TargetError, FlameError."""
+        if socks and (reverse or host is not None):
+            raise TargetError("a SOCKS5 proxy listens here and reaches any host; leave reverse and host out")
         if socks:
-            if reverse or host is not None:
-                raise TargetError("a SOCKS5 proxy listens here and reaches any host; leave reverse and host out")
-            listen: Address = _local(local or port, LOOPBACK)
-            return self.add(Spec(_bound(listen, bind), ""), socks=True)
-        if isinstance(port, str) and ":" in port:
-            spec = addresses.parse(port)
-        else:
-            spec = Spec(None, _end(port, "localhost", zero=reverse and local is not None))
-        if host is not None:
-            if isinstance(spec.to, str):
-                raise TargetError("a unix socket has no host; leave host out")
-            spec = Spec(spec.listen, (host, spec.to[1]))
+            return self.add(Spec(_bound(_local(local or port, LOOPBACK), bind), ""), socks=True)
+        spec = _asked(port, reverse and local is not None, host)
         if local is not None and spec.listen is not None:
             raise TargetError("name this side's end once: as local, or before the colon")
         if reverse:
@@ -291,6 +283,19 @@ class Forwards:
                 one.closed = True
             self._open.clear()
             self._close_if_empty()
+
+
+def _asked(port: int | str | os.PathLike[str], zero: bool, host: str | None) -> Spec:
+    """What a port, a path, or text with colons means, on ``host``; ``zero``: 0 is a port that is free."""
+    if isinstance(port, str) and ":" in port:
+        spec = addresses.parse(port)
+    else:
+        spec = Spec(None, _end(port, "localhost", zero=zero))
+    if host is None:
+        return spec
+    if isinstance(spec.to, str):
+        raise TargetError("a unix socket has no host; leave host out")
+    return Spec(spec.listen, (host, spec.to[1]))
 
 
 def _unusable(listen: Address, error: OSError) -> str:
