@@ -429,8 +429,7 @@ class Remote:
     ) -> Forward:
         """Reach a port of the far side from here: ``with pi.forward(6006) as f: webbrowser.open(f.url)``.
 
-        port     the port there, the path of a unix socket there, or as ``ssh -L`` has it: ``"8080:host:80"``; a path
-                 with a colon in its name: as a ``Path``
+        port     the port or socket path there (a ``Path``, if it has a colon), or as in ``ssh -L``: ``"8080:host:80"``
         reverse  the far side listens at ``port``, and what connects there reaches ``local`` here
         local    the port or path of a unix socket here; None: the same port, or a free one if it is taken
         host     the host that is connected to, as the other side knows it (default: localhost)
