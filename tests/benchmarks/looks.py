@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import io
 import statistics
 import tempfile
@@ -23,7 +22,7 @@ from pathlib import Path
 
 import flame
 
-from .live import live_app
+from .live import live_app, visit
 
 COMPUTE = """
 import threading
@@ -113,19 +112,6 @@ class Looks:
         yield
         over.set()
         running.join()
-
-
-def visit(address: str, seconds: float) -> list[float]:
-    """Ask again and again for so long: the seconds that each answer took."""
-    connection = http.client.HTTPConnection(address)
-    took, until = [], time.monotonic() + seconds
-    while time.monotonic() < until:
-        began = time.perf_counter()
-        connection.request("GET", "/celsius")
-        connection.getresponse().read()
-        took.append(time.perf_counter() - began)
-    connection.close()
-    return took
 
 
 def rounds(phases: list[Phase], looks: Looks, session: flame.Remote, address: str, options: argparse.Namespace) -> None:
