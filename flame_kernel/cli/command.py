@@ -231,5 +231,5 @@ def _as_in_a_notebook(word: str) -> str:
     from ..commands.language import BY_NAME  # here, because it takes time and only a mistake needs it
 
     if word == "connect":
-        return ": here each command connects by itself, to the server that -t names;"
+        return ": each command here connects to the server that -t names;"
     return f": it is a notebook's, as %flame {word};" if word in BY_NAME else ""

@@ -102,7 +102,7 @@ def test_every_command_teaches(flame: Run, monkeypatch: pytest.MonkeyPatch) -> N
         "": "commands:",
         "nonsense": "there is no command 'nonsense'; jupyter flame --help lists them",
         "consoel": "there is no command 'consoel'. Did you mean console?",
-        "connect pi": "'connect': here each command connects by itself, to the server that -t names; jupyter flame --help",
+        "connect pi": "'connect': each command here connects to the server that -t names;",
         "where": "there is no command 'where': it is a notebook's, as %flame where; jupyter flame --help lists them",
         "conect": "there is no command 'conect'; jupyter flame --help lists them",
         "targets": "jupyter flame targets COMMAND",
