@@ -15,6 +15,7 @@ import pytest
 from farside import FlameServer, wait_until
 
 import flame
+from flame_kernel.commands import sessions
 from flame_kernel.connect.target import Target
 from flame_kernel.remote.remote import Remote
 from flame_kernel.serve.embedded import EmbeddedServer
@@ -77,6 +78,9 @@ def test_the_second_child_comes_from_it_and_it_ends_after_the_last_one(far: Far)
         for _ in range(2):
             with far.child() as second:
                 assert parent(second) == spare
+        assert f"process {spare} is ready there for the next session in a child" in sessions.lines(
+            first.session.sessions().result()
+        )
         assert far.ready() == spare  # it stays when the last child of its own has ended
     gone(spare)
     wait_until(lambda: far.look("room['spare']._keeper") == [], "the end of its thread")
