@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+from ..commands.options import ALIKE
 from ..terminal import WIDTH
 from .index import paragraphs
 
@@ -98,7 +99,7 @@ class _HelpAll(argparse.Action):
 def meant(word: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown ``word``: asks whether a similar known one was meant."""
     names = {one.lstrip("-"): one for one in known}  # without the dashes, which make all options similar
-    like = difflib.get_close_matches(word.lstrip("-"), names, 1)
+    like = difflib.get_close_matches(word.lstrip("-"), names, 1, ALIKE)
     return f". Did you mean {names[like[0]]}?" if like else ";"
 
 
