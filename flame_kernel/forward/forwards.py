@@ -287,7 +287,7 @@ class Forwards:
             self._close_if_empty()
 
 
-def _asked(port: int | str | os.PathLike[str], zero: bool, host: str | None) -> Spec:
+def _asked(port: int | str | os.PathLike[str], zero: bool, host: object) -> Spec:
     """What a port, a path, or text with colons means, on ``host``; ``zero``: 0 is a port that is free."""
     if isinstance(port, str) and ":" in port:
         spec = addresses.parse(port)
