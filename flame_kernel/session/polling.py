@@ -117,6 +117,9 @@ class Polling:
         """Take the answer to the poll; returns the seconds until the next one."""
         link, line, poll, seconds = self._link, self._line, self._poll, self._timeouts.poll_deadline
         self._is_parked = False
+        following = self._following()
+        if following is not None:
+            line.connection.channel.when_arrived = lambda: link.prefetch(line, following, seconds)
         try:
             result, buffers = link.insist(line, poll, seconds, wait=self._wait, on_broken=self._less)
             batch = wire.decode_events(*self._amount.whole(result, buffers))
@@ -130,10 +133,11 @@ class Polling:
             return 0.0
         took, received = time.monotonic() - self._asked, line.connection.bytes_received - self._received
         self._amount.suit(took, received)
-        self._poll = self._next()
+        is_asked = following is not None and line.ahead is not None and line.ahead[0] is following
+        self._poll = following if following is not None and is_asked else self._next()
         # Where a writer waits for the next acknowledgement, the server answers with nothing, to be told it at once.
         acknowledges = self._poll["ack"] > poll["ack"]
-        if received >= AHEAD and not self._multiplex:
+        if received >= AHEAD and not is_asked and not self._multiplex:
             # Much more is coming: the server prepares the next batch while this one is shown.
             self._poll["ack"] = poll["after"]
             link.prefetch(line, self._poll, seconds)
@@ -147,7 +151,13 @@ class Polling:
     def _next(self) -> dict[str, Any]:
         after = self._inbox.ack
         poll = self._message({"op": "poll", "ack": after, "after": after, "wait": self._timeouts.poll})
-        return poll | self._amount.fields() | {"gap": 0.0 if self._multiplex else GAP}
+        return poll | self._amount.fields(self._link.round_trip) | {"gap": 0.0 if self._multiplex else GAP}
+
+    def _following(self) -> dict[str, Any] | None:
+        """The poll after this one, if that is known already: a piece of the same answer. It is sent as soon as this
+        one's answer has arrived, before that is checked. Not where an answer may be fetched in parts."""
+        fields = None if self._multiplex or self._link.max_message else self._amount.following(self._poll)
+        return None if fields is None else self._poll | fields
 
     def _less(self) -> None:
         """A poll was cut: the next one asks for less, or a line that is cut again and again would never progress. The
