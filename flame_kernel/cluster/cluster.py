@@ -9,6 +9,7 @@ cluster of hosts trusts them.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import functools
 import inspect
@@ -18,7 +19,6 @@ import socket
 import threading
 import warnings
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dask
@@ -26,17 +26,18 @@ import distributed
 from dask.utils import parse_timedelta
 from distributed.core import Status
 from distributed.deploy.cluster import Cluster
-from distributed.deploy.spec import SpecCluster
+from distributed.deploy.spec import SpecCluster, close_clusters
 from distributed.security import Security
 from distributed.utils import Log, Logs
 
 from ..commands.reaching import NETWORKS
-from ..errors import FlameError, TargetError
+from ..errors import FlameError, TargetError, cap
 from ..forward import browser
 from ..forward.forwards import Forward
-from ..terminal import plain_text
+from ..terminal import one_line, plain_text
 from . import arguments, versions
 from .certs import Roles
+from .daemon_threads import DaemonThreads
 from .dask_processes import Scheduler, Worker
 from .host import Host
 from .network import LOOPBACK, Here, Party, Ports, Reachability
@@ -97,13 +98,15 @@ class FlameCluster(SpecCluster):
         self._settings = {key: value for key, value in more.items() if value is not None}
         self._wants_install = install
         self._class = arguments.class_name(worker_class)
-        self._worker_options = arguments.plain(worker_options, "worker_options")
+        self._worker_options = arguments.for_workers(worker_options)
         self._scheduler_options = arguments.by_name(scheduler_options, "scheduler_options")
         self._where = arguments.scheduler_place(scheduler, self._chosen)
         self._initial = len(self._chosen) if n_workers is None else arguments.count(n_workers, "n_workers")
+        # How many workers share the cores of the hosts, and how many an Adaptive may want. Running ones keep theirs.
+        self._sharing, self._most = self._initial, 0
         self._roles = Roles.of(security, self._warn)
         self.hosts: list[Host] = []
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="flame-cluster")
+        self._threads = DaemonThreads(_THREADS, "flame-cluster")
         self._dashboard: Forward | None = None
         self._is_prepared, self._is_quiet = False, quiet
         self.mismatch = ""
@@ -183,6 +186,7 @@ class FlameCluster(SpecCluster):
         here = Here(self._threads)
         owner: Party = here if self._where == "here" else self._host_called(self._where)
         await self._choose_network(here, owner)
+        _close_at_exit()
         for host in self.hosts:
             host.on_ready = functools.partial(self._back, host)
         self.scheduler_spec = await self._scheduler_spec(owner)
@@ -254,7 +258,7 @@ class FlameCluster(SpecCluster):
 
     def _options_for(self, host: Host, before: int) -> dict[str, Any]:
         sessions = sum(1 for one in self._chosen if one.where == host.where)
-        planned = max(before + 1, sessions, -(-self._initial * sessions // len(self._chosen)))
+        planned = max(before + 1, sessions, -(-self._sharing * sessions // len(self._chosen)))
         threads = max(1, host.facts["cores"] // planned)
         return {
             "owner": self,
@@ -299,7 +303,9 @@ class FlameCluster(SpecCluster):
     def scale(self, n: float = 0, memory: Any = None, cores: int | None = None) -> Any:
         """As in dask: have ``n`` workers, or as many as have this ``memory`` or ``cores``. Raises FlameError."""
         self._refuse_closed()
-        return super().scale(arguments.rounded_up(n, "scale(n): n"), memory=memory, cores=cores)
+        wanted = arguments.rounded_up(n, "scale(n): n")
+        self._sharing = max(wanted, self._most)
+        return super().scale(wanted, memory=memory, cores=cores)
 
     def adapt(self, *args: Any, **options: Any) -> Any:
         """As in dask: scale by what there is to do. Raises FlameError."""
@@ -310,6 +316,8 @@ class FlameCluster(SpecCluster):
                 arguments.rounded_up(number, f"adapt: {name}")
         if least > most:
             raise TargetError(f"adapt: minimum {least} is more than maximum {most}")
+        self._most = math.ceil(most) if most != math.inf else 0
+        self._sharing = max(len(self.worker_spec), self._most)
         return super().adapt(*args, **options)
 
     def get_client(self) -> Any:
@@ -323,6 +331,17 @@ class FlameCluster(SpecCluster):
             said = "\n".join(line for _, line in self._cluster_manager_logs)
             return Logs({"Cluster": Log(said)} if cluster else {})
         return super().get_logs(cluster=cluster, scheduler=scheduler, workers=workers)
+
+    async def _get_logs(self, cluster: bool = True, scheduler: Any = True, workers: Any = True) -> Any:
+        """As in dask, and what tasks have printed, below what dask has of their worker."""
+        logs = await super()._get_logs(cluster=cluster, scheduler=scheduler, workers=workers)
+        known = self.scheduler_info["workers"]
+        for address, log in logs.items():
+            worker = self.workers.get(known[address]["name"]) if address in known else None
+            if isinstance(worker, Worker):
+                lines, printed = log.splitlines(), (await worker.printed()).splitlines()
+                logs[address] = Log("\n".join([*lines, *(one for one in printed if one not in lines)]))
+        return logs
 
     def _threads_per_worker(self) -> int:
         """How many threads the next worker of a host has, at least: for ``scale(cores=…)``."""
@@ -380,6 +399,13 @@ class FlameCluster(SpecCluster):
         self._threads.shutdown(wait=False)
 
 
+@functools.cache
+def _close_at_exit() -> None:
+    """At the end of the program close the clusters that it leaves open, before the connections to hosts end: dask has
+    registered this too, but so early that it comes after them."""
+    atexit.register(close_clusters)
+
+
 async def _all(works: Any) -> None:
     """Wait for all of them; then raise the first error, if any."""
     done = await asyncio.gather(*works, return_exceptions=True)
@@ -402,7 +428,8 @@ def _why_no_scheduler(error: BaseException) -> FlameError:
     first = error
     while first.__cause__ is not None:
         first = first.__cause__
-    return FlameError(f"the scheduler did not start: {type(first).__name__}: {first}; see scheduler_options")
+    why = cap(one_line(f"{type(first).__name__}: {first}"), 300)
+    return FlameError(f"the scheduler did not start: {why}; see scheduler_options")
 
 
 def _dashboard_port() -> int:

@@ -54,6 +54,9 @@ def test_a_cluster_from_its_beginning_to_its_end(servers: list[FlameServer]) -> 
         made.scale(1)
         until_workers(client, 1)
         (name,) = made.worker_spec
+        client.submit(print, "printed by a task").result()
+        (address,) = workers(client)
+        wait_until(lambda: "printed by a task" in made.get_logs()[address].splitlines(), "what it printed")
         nanny = client.submit(os.getppid, pure=False).result()
         os.kill(nanny, signal.SIGKILL)
         assert client.submit(pow, 3, 4).result(timeout=60) == 81
@@ -90,6 +93,8 @@ def _speaks_to_strangers(address: str, port: int) -> bool:
 def test_what_a_worker_does_not_take_is_said(servers: list[FlameServer]) -> None:
     with pytest.raises(FlameError, match=r"worker 0 at .* did not start: .*TypeError: .*nope"):
         flame.FlameCluster(servers[0].location, key=servers[0].key, worker_options={"nope": 1}, quiet=True)
+    with pytest.raises(FlameError, match=r"^worker 0 at .* did not start: .*gaierror: "):
+        flame.FlameCluster(servers[0].location, key=servers[0].key, worker_options={"host": "no.invalid"}, quiet=True)
     for scheduler, options, said in (
         ("first", {"nope": 1}, r"^the scheduler at .* did not start: ended with status 1: TypeError: .*'nope'"),
         ("here", {"nope": 1}, "^scheduler_options: dask's Scheduler takes no 'nope'$"),
@@ -108,6 +113,13 @@ def test_a_start_that_is_cancelled_leaves_nothing(servers: list[FlameServer]) ->
         entering = asyncio.ensure_future(made.__aenter__())
         while made.status != Status.running:
             await asyncio.sleep(0.01)
+        # Workers that are asked for at once share the cores of a host, and those that an Adaptive may ask for.
+        made.hosts[0].facts["cores"] = 8
+        made.scale(4)
+        assert [spec["options"]["kwargs"]["nthreads"] for spec in made.worker_spec.values()][1:] == [2, 2, 2]
+        made.adapt(maximum=8, interval="1h")
+        assert [spec["options"]["kwargs"]["nthreads"] for spec in made.new_worker_spec().values()] == [1]
+        made.scale(1)
         entering.cancel()
         with pytest.raises(asyncio.CancelledError):
             await entering
@@ -141,6 +153,8 @@ def test_a_cluster_that_cannot_be_leaves_dasks_log_as_it_was() -> None:
         ({"worker_options": 5}, "worker_options is a dict of arguments by name, such as .*, not 5"),
         ({"worker_options": {5: 1}}, "worker_options is a dict of arguments by name"),
         ({"worker_options": {"plugins": {object()}}}, "worker_options are sent as JSON"),
+        ({"worker_options": {"memory_limit": "lots"}}, "'lots' is not a size of memory; write it as 4GiB or 500MB"),
+        ({"worker_options": {"nthreads": 0}}, "nthreads of a worker is 1 or more, not 0"),
         ({"scheduler_options": "port"}, "scheduler_options is a dict of arguments by name"),
         ({"worker_class": "Nanny"}, "worker_class is a class with its module, such as distributed.Nanny, not 'Nanny'"),
         ({"worker_class": None}, "worker_class is a class with its module"),
