@@ -97,7 +97,7 @@ def _first_frame(frames):
     """The server's first message. A child that was started before a session asked for it ends if none does."""
     frame = frames.read()
     if frame == WARM:
-        ipython.available()
+        ipython.prepare()
         frame = frames.read()
     if frame is None:
         os._exit(0)
