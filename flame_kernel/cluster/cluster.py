@@ -108,6 +108,7 @@ class FlameCluster(SpecCluster):
         self.hosts: list[Host] = []
         self._threads = DaemonThreads(_THREADS, "flame-cluster")
         self._dashboard: Forward | None = None
+        self._watching: asyncio.Future[None] | None = None
         self._is_prepared, self._is_quiet = False, quiet
         self.mismatch = ""
         self.over = threading.Event()  # the cluster is closed, or its scheduler has ended
@@ -163,6 +164,15 @@ class FlameCluster(SpecCluster):
             if not isinstance(e.__cause__, Exception):
                 raise
             raise _why_no_scheduler(e.__cause__) from None
+        if isinstance(self.scheduler, distributed.Scheduler):
+            self._watching = asyncio.ensure_future(self._watch_scheduler(self.scheduler))
+
+    async def _watch_scheduler(self, scheduler: distributed.Scheduler) -> None:
+        """As `Scheduler._watch`, for one in this process."""
+        await scheduler.finished()
+        if self.status == Status.running:
+            self.say("the scheduler has ended; make another cluster")
+            self.over.set()
 
     async def __aenter__(self) -> FlameCluster:  # noqa: PYI034  (Self is of Python 3.11)
         try:
@@ -326,8 +336,8 @@ class FlameCluster(SpecCluster):
         return super().get_client()
 
     def get_logs(self, cluster: bool = True, scheduler: Any = True, workers: Any = True) -> Any:
-        """As in dask; of a closed cluster what it has said itself."""
-        if self.status == Status.closed:
+        """As in dask; of a cluster that is closed, or has lost its scheduler, what it has said itself."""
+        if self.over.is_set() and not self.asynchronous:
             said = "\n".join(line for _, line in self._cluster_manager_logs)
             return Logs({"Cluster": Log(said)} if cluster else {})
         return super().get_logs(cluster=cluster, scheduler=scheduler, workers=workers)
@@ -378,9 +388,14 @@ class FlameCluster(SpecCluster):
             self.status = Status.created
             if self.scheduler is not None:
                 await self.scheduler.close()
+        if self.over.is_set() and self.scheduler is not None:  # dask would try for half a minute to reach the scheduler
+            self.shutdown_scheduler = False
+            await self.scheduler.close()
         try:
             await super()._close()
         finally:
+            if self._watching is not None:
+                self._watching.cancel()
             self.over.set()
             await self._leave()
 
@@ -388,6 +403,7 @@ class FlameCluster(SpecCluster):
         """End what has begun of a cluster that cannot be, or whose start was interrupted."""
         if self.status in (Status.starting, Status.running):
             self.status = Status.failed
+        self._correct_state_waiting = None  # it may have been cancelled before it began
         for worker in set(self._created) - set(self.workers.values()):  # those whose start was interrupted
             await worker.close()
         await self._close()

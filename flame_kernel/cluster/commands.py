@@ -74,7 +74,8 @@ class InNotebook:
     def cluster(self) -> FlameCluster | None:
         """The cluster, as long as it runs."""
         made = self._cluster
-        if made is not None and made.status.name in ("closed", "failed"):
+        if made is not None and made.over.is_set():  # perhaps by a client's ``shutdown``
+            made.close()
             made = self._cluster = None
         return made
 

@@ -173,6 +173,7 @@ class Scheduler(FarProcess):
     async def _watch(self) -> None:
         await self._ended.wait()
         self.owner.say(f"the scheduler at {self.host.label} has {self.why()}; make another cluster")
+        self.status = Status.closed
         self.owner.over.set()
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 
 import dasked
@@ -17,6 +18,7 @@ import joblib
 import psutil
 import pytest
 from dasked import DASHBOARD, cluster, until_workers, workers
+from distributed import Client
 from distributed.core import Status
 from farside import FlameServer, wait_until
 
@@ -200,6 +202,22 @@ def test_without_tls_there_is_a_warning(servers: list[FlameServer]) -> None:
         assert made.scheduler_address.startswith("tcp://127.0.0.1:")
         assert client.submit(pow, 2, 5).result() == 32
         assert len(workers(client)) == 1
+
+
+@pytest.mark.error_logs("dask's client cannot reach the scheduler that it has ended")
+@pytest.mark.parametrize("scheduler", ["here", "first"])
+def test_a_client_shuts_the_cluster_down(servers: list[FlameServer], scheduler: str) -> None:
+    where = servers[0].location
+    with flame.FlameCluster(
+        where, key=servers[0].key, scheduler=scheduler, n_workers=0, scheduler_options=DASHBOARD, quiet=True
+    ) as made:
+        client = Client(made.scheduler_address, security=made.security, set_as_default=False)
+        with client, contextlib.suppress(OSError):  # the scheduler is gone before it answers
+            client.sync(client.scheduler.terminate)  # as its ``shutdown``, which leaves a thread of dask's
+        assert made.over.wait(30)
+        assert made.get_logs()["Cluster"].endswith("; make another cluster]")
+        began = time.monotonic()
+    assert time.monotonic() - began < 25, "it has waited for the scheduler that is not there"
 
 
 def test_a_host_that_comes_back_gets_its_worker_again() -> None:
