@@ -77,6 +77,10 @@ class Parser(argparse.ArgumentParser):
             if flags:
                 known = [flag for action in self._actions for flag in action.option_strings]
                 self.error(f"there is no option {flags[0]}{meant(flags[0], known)}")
+            last = next((one for one in self._actions if not one.option_strings and one.nargs in ("*", "+")), None)
+            if last is not None:  # argparse takes such words in one piece only, and not behind an option
+                setattr(options, last.dest, [*getattr(options, last.dest), *left])
+                return options
             self.error(f"one word too many: {left[0]!r}" if len(left) == 1 else f"words too many: {' '.join(left)}")
         return options
 

@@ -166,6 +166,18 @@ def test_where_no_fork_is_possible_a_child_waits_for_its_session(far: Far) -> No
     assert not far.server.children()
 
 
+@pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="hides /proc, which needs root")
+def test_without_proc() -> None:
+    """As in a bare chroot: what is read there cannot be compared, and there is no fork server."""
+    hidden = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
+    with farside.stopped(FlameServer(farside.pythons()[-2], env={"FLAME_SPARE": None}, within=hidden)) as server:
+        far = Far(server)
+        with far.inside, far.child():
+            spare = far.ready()
+            with far.child() as second:
+                assert pid_of(second) == spare
+
+
 def test_none_where_it_is_forbidden_or_there_is_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = f"({ROOM})['spare']._keeper"
     with farside.stopped(FlameServer(farside.pythons()[-2], env={"FLAME_SPARE": "0"})) as server:

@@ -24,8 +24,13 @@ from .. import descriptors
 from . import exit_reason, processes
 from .frames import FORKS, WARM, Frames, send_frame
 
-# Whether there can be one: with other Pythons than CPython it has not been tried.
-POSSIBLE = sys.platform == "linux" and sys.implementation.name == "cpython" and processes.POSIX
+# Whether there can be one: with other Pythons than CPython it has not been tried. It counts its threads in /proc.
+POSSIBLE = (
+    sys.platform == "linux"
+    and sys.implementation.name == "cpython"
+    and processes.POSIX
+    and os.path.isdir("/proc/self/task")
+)
 # So many children are started without it where none is kept: it takes as long to start as one of them, and is a process
 # more.
 FEW = 4
