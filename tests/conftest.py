@@ -42,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith(("FLAME_", "PYRO_")):
             del os.environ[name]
+    os.environ["FLAME_SPARE"] = "0"  # it would cost each server of a test a process; ``test_spare`` has it
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # ipykernel's debugger writes to stderr without it
 
 

@@ -30,7 +30,7 @@ call blocks all others, so there they do not wait.
     detach    session, epoch, ack?              the owner leaves, having read up to ``ack``; the session lives on
     close     session, epoch                    the owner ends the session
     kill      session, life                     anyone ends the session, if ``life`` is what ``sessions`` has listed
-    sessions                                    the sessions of this server
+    sessions                                    the sessions of this server; ``spare``: see ``child.spare.pid``
     files     session, epoch                    begin a conversation about files by calls: {"talk": its name}
     call_files session, epoch, talk, number, soon?  like ``call_files``, if the server has no thread for another
                                                 connection; ``soon`` for small files: code ``slow`` if they take long
@@ -81,6 +81,7 @@ from .remote import bulk, files
 from .session import checkup, large_messages, places, registry
 from .session import session as live
 from .session.child import frames as child_frames
+from .session.child import spare
 from .session.session import Refusal
 from .wire import message as wire
 from .wire import seals
@@ -393,7 +394,8 @@ def _kill(request):
 
 
 def _list(request):
-    return [session.described() for session in registry.living()]
+    ready = spare.pid()
+    return [dict(session.described(), spare=ready) for session in registry.living()]
 
 
 def _files(request):

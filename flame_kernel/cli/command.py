@@ -171,7 +171,8 @@ class CommandGroup(Command):
             return
         if words:
             program = f"jupyter flame {self.title}".strip()
-            like = meant(words[0], self.commands)
+            like = _as_in_a_notebook(words[0]) if not self.title else ""
+            like = like or meant(words[0], self.commands)
             print(
                 plain_text(f"{program}: there is no command {words[0]!r}{like} {program} --help lists them"),
                 file=sys.stderr,
@@ -223,3 +224,12 @@ def _log_level(text: str) -> int:
     if not isinstance(found, int):
         raise argparse.ArgumentTypeError(f"{text!r} is not a log level; give DEBUG, INFO, WARN, ERROR or a number")
     return found
+
+
+def _as_in_a_notebook(word: str) -> str:
+    """The end of a sentence about a ``word`` that is a command of notebooks alone; empty if it is none."""
+    from ..commands.language import BY_NAME  # here, because it takes time and only a mistake needs it
+
+    if word == "connect":
+        return ": each command here connects to the server that -t names;"
+    return f": it is a notebook's, as %flame {word};" if word in BY_NAME else ""

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+from ..commands.options import ALIKE
 from ..terminal import WIDTH
 from .index import paragraphs
 
@@ -76,6 +77,10 @@ class Parser(argparse.ArgumentParser):
             if flags:
                 known = [flag for action in self._actions for flag in action.option_strings]
                 self.error(f"there is no option {flags[0]}{meant(flags[0], known)}")
+            last = next((one for one in self._actions if not one.option_strings and one.nargs in ("*", "+")), None)
+            if last is not None:  # argparse takes such words in one piece only, and not behind an option
+                setattr(options, last.dest, [*getattr(options, last.dest), *left])
+                return options
             self.error(f"one word too many: {left[0]!r}" if len(left) == 1 else f"words too many: {' '.join(left)}")
         return options
 
@@ -94,7 +99,7 @@ class _HelpAll(argparse.Action):
 def meant(word: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown ``word``: asks whether a similar known one was meant."""
     names = {one.lstrip("-"): one for one in known}  # without the dashes, which make all options similar
-    like = difflib.get_close_matches(word.lstrip("-"), names, 1)
+    like = difflib.get_close_matches(word.lstrip("-"), names, 1, ALIKE)
     return f". Did you mean {names[like[0]]}?" if like else ";"
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import json
+import inspect
 import logging
-import os
+import math
 import socket
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,15 +28,14 @@ from distributed.core import Status
 from distributed.deploy.cluster import Cluster
 from distributed.deploy.spec import SpecCluster
 from distributed.security import Security
+from distributed.utils import Log, Logs
 
 from ..commands.reaching import NETWORKS
-from ..connect.selection import Chosen, select
-from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError, TargetError
 from ..forward import browser
 from ..forward.forwards import Forward
 from ..terminal import plain_text
-from . import versions
+from . import arguments, versions
 from .certs import Roles
 from .dask_processes import Scheduler, Worker
 from .host import Host
@@ -71,7 +70,7 @@ class FlameCluster(SpecCluster):
 
     def __init__(
         self,
-        hosts: str | Sequence[str] | None = None,
+        hosts: str | Iterable[str] | None = None,
         *,
         n_workers: int | None = None,
         network: str = "auto",
@@ -94,16 +93,14 @@ class FlameCluster(SpecCluster):
             raise TargetError(f"network {network!r} is unknown; choose one of {', '.join(NETWORKS)}")
         self.network = network
         self.ports: Ports | None = None
-        self._chosen = chosen(hosts)
+        self._chosen = arguments.chosen(hosts)
         self._settings = {key: value for key, value in more.items() if value is not None}
         self._wants_install = install
-        self._class = (
-            worker_class if isinstance(worker_class, str) else f"{worker_class.__module__}.{worker_class.__qualname__}"
-        )
-        self._worker_options = _plain(worker_options, "worker_options")
-        self._scheduler_options = dict(scheduler_options or {})
-        self._where = scheduler
-        self._initial = len(self._chosen) if n_workers is None else _count(n_workers)
+        self._class = arguments.class_name(worker_class)
+        self._worker_options = arguments.plain(worker_options, "worker_options")
+        self._scheduler_options = arguments.by_name(scheduler_options, "scheduler_options")
+        self._where = arguments.scheduler_place(scheduler, self._chosen)
+        self._initial = len(self._chosen) if n_workers is None else arguments.count(n_workers, "n_workers")
         self._roles = Roles.of(security, self._warn)
         self.hosts: list[Host] = []
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="flame-cluster")
@@ -157,7 +154,20 @@ class FlameCluster(SpecCluster):
             except BaseException:  # raised again, whatever it is; nothing is left
                 await self._abandon()
                 raise
-        await super()._start()
+        try:
+            await super()._start()
+        except RuntimeError as e:
+            if not isinstance(e.__cause__, Exception):
+                raise
+            raise _why_no_scheduler(e.__cause__) from None
+
+    async def __aenter__(self) -> FlameCluster:  # noqa: PYI034  (Self is of Python 3.11)
+        try:
+            await super().__aenter__()
+        except BaseException:  # raised again, also if it is cancelled; nothing is left
+            await self._abandon()
+            raise
+        return self
 
     async def _prepare(self) -> None:
         """Connect to the hosts, find out how they reach each other, and describe scheduler and workers for dask."""
@@ -181,13 +191,9 @@ class FlameCluster(SpecCluster):
             self.worker_spec.update(self.new_worker_spec())
 
     def _host_called(self, name: str) -> Host:
-        if name == "first":
-            return self.hosts[0]
-        for host in self.hosts:
-            if name in (host.where, host.label):
-                return host
-        known = ", ".join(host.label for host in self.hosts)
-        raise TargetError(f"scheduler {name!r} is not a host of the cluster; write here, first, or one of {known}")
+        return (
+            self.hosts[0] if name == "first" else next(host for host in self.hosts if name in (host.where, host.label))
+        )
 
     async def _choose_network(self, here: Here, owner: Party) -> None:
         """Choose ``direct`` or ``link``, and set the address of each party; for ``link`` set ``ports`` instead."""
@@ -223,8 +229,9 @@ class FlameCluster(SpecCluster):
     async def _scheduler_spec(self, owner: Party) -> dict[str, Any]:
         options: dict[str, Any] = {"dashboard_address": f"{LOOPBACK}:{_dashboard_port()}", **self._scheduler_options}
         if isinstance(owner, Host):
-            given = _plain(self._scheduler_options, "scheduler_options")
+            given = arguments.plain(self._scheduler_options, "scheduler_options")
             return {"cls": Scheduler, "options": {"owner": self, "host": owner, "kwargs": given, "roles": self._roles}}
+        _check_names(self._scheduler_options)
         options = {"host": owner.address, "port": 0, **options, "security": self.security}
         if self.ports is not None:
             options |= {"host": LOOPBACK, "port": (await self.ports.publish(owner, 1))[0]}
@@ -280,6 +287,47 @@ class FlameCluster(SpecCluster):
 
     # -- for the user
 
+    def sync(self, func: Any, *args: Any, **options: Any) -> Any:
+        """Called by dask for whatever the user asks of the cluster. Raises FlameError if it is closed."""
+        self._refuse_closed()
+        return super().sync(func, *args, **options)
+
+    def _refuse_closed(self) -> None:
+        if self.status == Status.closed:
+            raise FlameError(f"the cluster {self.name} is closed; make another one")
+
+    def scale(self, n: float = 0, memory: Any = None, cores: int | None = None) -> Any:
+        """As in dask: have ``n`` workers, or as many as have this ``memory`` or ``cores``. Raises FlameError."""
+        self._refuse_closed()
+        return super().scale(arguments.rounded_up(n, "scale(n): n"), memory=memory, cores=cores)
+
+    def adapt(self, *args: Any, **options: Any) -> Any:
+        """As in dask: scale by what there is to do. Raises FlameError."""
+        self._refuse_closed()
+        least, most = options.get("minimum", 0), options.get("maximum", math.inf)
+        for name, number in (("minimum", least), ("maximum", most)):
+            if number != math.inf:
+                arguments.rounded_up(number, f"adapt: {name}")
+        if least > most:
+            raise TargetError(f"adapt: minimum {least} is more than maximum {most}")
+        return super().adapt(*args, **options)
+
+    def get_client(self) -> Any:
+        """A client of the cluster; the current one if it is that. Raises FlameError."""
+        self._refuse_closed()
+        return super().get_client()
+
+    def get_logs(self, cluster: bool = True, scheduler: Any = True, workers: Any = True) -> Any:
+        """As in dask; of a closed cluster what it has said itself."""
+        if self.status == Status.closed:
+            said = "\n".join(line for _, line in self._cluster_manager_logs)
+            return Logs({"Cluster": Log(said)} if cluster else {})
+        return super().get_logs(cluster=cluster, scheduler=scheduler, workers=workers)
+
+    def _threads_per_worker(self) -> int:
+        """How many threads the next worker of a host has, at least: for ``scale(cores=…)``."""
+        return min(int(self._options_for(host, 0)["kwargs"]["nthreads"]) for host in self.hosts)
+
     @property
     def dashboard_link(self) -> str:
         """The dashboard's URL: through jupyter-server-proxy if that is there, else on this machine."""
@@ -307,6 +355,10 @@ class FlameCluster(SpecCluster):
     async def _close(self) -> None:
         if self.status == Status.closed:
             return
+        if self.scheduler_comm is None:  # it has not started: there is nothing to scale down, or to say to a scheduler
+            self.status = Status.created
+            if self.scheduler is not None:
+                await self.scheduler.close()
         try:
             await super()._close()
         finally:
@@ -317,10 +369,9 @@ class FlameCluster(SpecCluster):
         """End what has begun of a cluster that cannot be, or whose start was interrupted."""
         if self.status in (Status.starting, Status.running):
             self.status = Status.failed
-            await self._close()
-        else:
-            await self._leave()
-            self.status = Status.closed
+        for worker in set(self._created) - set(self.workers.values()):  # those whose start was interrupted
+            await worker.close()
+        await self._close()
 
     async def _leave(self) -> None:
         """End the sessions on all hosts."""
@@ -337,31 +388,21 @@ async def _all(works: Any) -> None:
         raise errors[0].with_traceback(None)
 
 
-def chosen(hosts: str | Sequence[str] | None) -> list[Chosen]:
-    """The sessions that ``hosts`` names, or the default group. Raises TargetError."""
-    file = TargetsFile(targets_path(os.environ))
-    words: str | Sequence[str] | None = file.default_group if hosts is None else hosts
-    if not words or not all(isinstance(one, str) for one in words):
-        raise TargetError(
-            "name the hosts of the cluster: a group of targets.toml, a list of locations, or furnace*4 for four workers"
-        )
-    return select(words, file)
+def _check_names(options: Mapping[str, Any]) -> None:
+    """Raise TargetError for names that dask's Scheduler does not take: it would leave the dashboard's socket open."""
+    known = {name for one in distributed.Scheduler.__mro__ for name in inspect.signature(one).parameters}
+    for name in options.keys() - known:
+        raise TargetError(f"scheduler_options: dask's Scheduler takes no {name!r}")
 
 
-def _count(n_workers: object) -> int:
-    if type(n_workers) is not int or n_workers < 0:
-        raise TargetError(f"n_workers is a number of workers, not {n_workers!r}")
-    return n_workers
-
-
-def _plain(options: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
-    """Options for another machine, which are sent as JSON. Raises TargetError if JSON cannot represent them."""
-    found = dict(options or {})
-    try:
-        json.dumps(found)
-    except (TypeError, ValueError) as e:
-        raise TargetError(f"{what} are sent as JSON: numbers, text, lists, tables; {e}") from None
-    return found
+def _why_no_scheduler(error: BaseException) -> FlameError:
+    """A sentence on why dask did not start the scheduler, with the first cause."""
+    if isinstance(error, FlameError):
+        return error
+    first = error
+    while first.__cause__ is not None:
+        first = first.__cause__
+    return FlameError(f"the scheduler did not start: {type(first).__name__}: {first}; see scheduler_options")
 
 
 def _dashboard_port() -> int:

@@ -11,6 +11,7 @@ from ..commands import rails
 from ..commands.options import settings
 from ..errors import FlameError, TargetError
 from ..terminal import plain_text
+from .arguments import chosen
 from .loading import cluster_class
 
 if TYPE_CHECKING:
@@ -121,8 +122,6 @@ class InNotebook:
 
 
 def _places(hosts: str | None) -> list[str]:
-    from .cluster import chosen
-
     return [one.where for one in chosen(hosts)]
 
 

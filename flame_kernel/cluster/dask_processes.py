@@ -198,14 +198,21 @@ class Worker(FarProcess):
     async def start(self) -> None:
         """Called by dask: start the worker, unless its host is lost. Raises FlameError if dask cannot start it."""
         if self.host.is_ready and not self.host.is_silent:
-            await self._begin()
-            await self.until(self._up, self._ended, seconds=STARTING)
-            if self._ended.is_set() and self._exit is not None:
-                await self._give_back()
-                self._number = 0
-                raise FlameError(f"worker {self.name} at {self.host.label} did not start: {self.why()}")
+            try:
+                await self._first()
+            finally:
+                if self.status in (Status.closing, Status.closed):  # meanwhile, so nobody hears of an error
+                    raise asyncio.CancelledError
         self._task = asyncio.create_task(self._keep())
         await super().start()
+
+    async def _first(self) -> None:
+        await self._begin()
+        await self.until(self._up, self._ended, seconds=STARTING)
+        if self._ended.is_set() and self._exit is not None:
+            await self._give_back()
+            self._number = 0
+            raise FlameError(f"worker {self.name} at {self.host.label} did not start: {self.why()}")
 
     async def _begin(self) -> None:
         options: dict[str, Any] = {

@@ -16,6 +16,8 @@ from ..errors import TargetError
 # Who reads a line: the Remote Flame kernel, or the magics of %load_ext flame.
 KERNEL, MAGICS = "kernel", "magics"
 FACES = (KERNEL, MAGICS)
+# From which ratio of difflib on an unknown word is taken for a known one that is spelt wrong.
+ALIKE = 0.7
 
 
 @dataclass(frozen=True)

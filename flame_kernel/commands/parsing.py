@@ -17,7 +17,7 @@ from ..errors import FlameError
 from .command import ANY, MAYBE, ONE, SOME, Argument, Command
 from .language import BY_NAME, CELL
 from .looking import PROFILE_CELL
-from .options import KERNEL, Option
+from .options import ALIKE, KERNEL, Option
 
 # Seconds between two updates of a watched value; and the smallest choice.
 WATCH_EVERY, LEAST_EVERY = 2.0, 0.2
@@ -177,7 +177,7 @@ def shortened(text: str) -> str:
 
 
 def _meant(word: str, known: Iterable[str], before: str = "") -> str:
-    close = difflib.get_close_matches(word, list(known), 1, 0.6)
+    close = difflib.get_close_matches(word, list(known), 1, ALIKE)
     return f"did you mean {before}{close[0]}?" if close else "%flame help lists the commands"
 
 
@@ -233,7 +233,7 @@ def _option(command: Command, face: str, word: str) -> tuple[Option, str | None]
         other = "the Remote Flame kernel" if face == "magics" else "the magics of %load_ext flame"
         raise FlameError(f"{command.title} {flag} is for {other}")
     flags = [flag for option in options for flag in option.flags]
-    close = difflib.get_close_matches(flag, flags, 1, 0.6)
+    close = difflib.get_close_matches(flag, flags, 1, ALIKE)
     if close:
         step = f"did you mean {close[0]}?"
     elif flags:
@@ -260,7 +260,7 @@ def _take(
         assert value is not None
         made = _converted(flag, option.kind, value)
         if option.choices and made not in option.choices:
-            close = difflib.get_close_matches(str(made), option.choices, 1, 0.6)
+            close = difflib.get_close_matches(str(made), option.choices, 1, ALIKE)
             mean = f"; did you mean {close[0]}?" if close else ""
             raise FlameError(f"{flag} is one of {', '.join(option.choices)}, not {shortened(value)!r}{mean}")
         given[option.name] = [*given.get(option.name, []), made] if option.many else made
@@ -354,7 +354,7 @@ def leading(command: Command, face: str, rest: str) -> tuple[dict[str, Any], str
         return given, rest[3:].strip()
     word = rest.split()[0] if rest else ""
     flags = [flag for option in command.options_in(face) for flag in option.flags if flag.startswith("--")]
-    close = difflib.get_close_matches(word.partition("=")[0], flags, 1, 0.7) if word.startswith("--") else []
+    close = difflib.get_close_matches(word.partition("=")[0], flags, 1, ALIKE) if word.startswith("--") else []
     if close and close[0] not in ("--every", "--end"):
         raise FlameError(f"{command.title} has no option {shortened(word)}; did you mean {close[0]}?")
     return given, rest

@@ -20,8 +20,9 @@ CODE_WIDTH = 30
 
 
 def lines(living: Iterable[dict[str, Any]], own: str = "") -> list[str]:
-    """A heading, and a line for each session that the agent has told of; ``own`` is the name of the one that asks. One
-    sentence where there is none."""
+    """A heading, and a line for each session that the agent has told of; ``own`` is the name of the one that asks. Then
+    the process that is ready there for the next one. One sentence where there is no session."""
+    living = list(living)
     rows = [_row(one, own) for one in living]
     if not rows:
         return ["no sessions on this server"]
@@ -31,7 +32,9 @@ def lines(living: Iterable[dict[str, Any]], own: str = "") -> list[str]:
     ]
     heading, *rows = [tuple(itertools.compress(row, filled)) for row in (COLUMNS, *rows)]
     shortened = {heading.index(name): least for name, least in _SHORTENED.items() if name in heading}
-    return aligned([heading, *rows], shortened)
+    spare = next((one["spare"] for one in living if one.get("spare")), None)
+    ready = [f"process {spare} is ready there for the next session in a child"] if spare else []
+    return [*aligned([heading, *rows], shortened), *ready]
 
 
 def no_session(name: str) -> FlameError:

@@ -185,9 +185,9 @@ class Connection:
         return self._state == "open"
 
     @property
-    def channel(self) -> socket.socket:
-        """The socket, for waiting until there is something to read."""
-        return self._channel.socket
+    def channel(self) -> Channel:
+        """Its messages; one may wait until its socket is readable, while a call is not answered yet."""
+        return self._channel
 
     @property
     def has_more(self) -> bool:

@@ -99,6 +99,8 @@ class Location:
         place = text.strip()
         if place[:6].lower() == "ssh://":
             return cls._parse_ssh(place[6:])
+        if place.startswith("./u:"):
+            return cls(path=_socket_path(place[4:]))
         shown = repr(_without_password(text))
         scheme, colon, rest = place.partition(":")
         scheme = scheme.upper() if colon else ""
@@ -112,7 +114,7 @@ class Location:
             return cls._parse_name(rest, shown)
         elif scheme in ("PYROMETA", "PYROLOC") or (colon and rest.startswith("//")):
             raise TargetError(f"{shown} is not the address of a Flame server; give host:port, such as localhost:9999")
-        if place.startswith("./u:"):
+        if place.startswith("./u:"):  # in a URI
             return cls(path=_socket_path(place[4:]))
         host, port = _host_and_port(place, shown)
         return cls(host=host, port=_port(port, text))

@@ -14,7 +14,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from Pyro4 import constants, message
@@ -69,8 +69,9 @@ class Answer:
 class Channel:
     """Messages out and in over one socket, each until its ``deadline`` (monotonic), all signed with one key.
 
-    seq          the number of the last message that was sent
-    serializer   Pyro's number of the serializer that ours are made with
+    seq           the number of the last message that was sent
+    serializer    Pyro's number of the serializer that ours are made with
+    when_arrived  called once, when all bytes of the next message are here and before they are checked
 
     A message that breaks the protocol raises UnsafeAnswer.
     """
@@ -82,6 +83,7 @@ class Channel:
         self.seq = secrets.randbelow(0x10000)
         self.bytes_sent = 0
         self.bytes_received = 0
+        self.when_arrived: Callable[[], None] | None = None
         self._kept = bytearray()  # received already, and not read yet
         self._timeout = -1.0  # of the socket, in seconds
 
@@ -122,6 +124,9 @@ class Channel:
         else:
             answer.annotations = _annotations(self.read(chunks_size, deadline))
             answer.data = self.read(size, deadline)
+        arrived, self.when_arrived = self.when_arrived, None
+        if arrived is not None:
+            arrived()
         return answer
 
     def header(self, greeting: bytes | None, deadline: float) -> bytearray | None:

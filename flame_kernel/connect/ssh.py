@@ -1,9 +1,9 @@
 """An ssh tunnel to a server that listens only on the loopback of its own machine. This file starts and ends ``ssh``.
 
 It is the system's ssh with the user's configuration, agent, jump hosts and shared connections (ControlPath).  It
-forwards a unix socket in a folder of mode 0700, so no other user of this machine can use the tunnel.  The ssh process
-lives as long as a connection goes through it.  It ends even if we are killed: a shell watches a pipe of ours and then
-ends ssh.
+forwards a unix socket in a folder of mode 0700, so no other user of this machine can use the tunnel; ``ssh_port.py``
+does without one.  The ssh process lives as long as a connection goes through it.  It ends even if we are killed: a
+shell watches a pipe of ours and then ends ssh.
 
 If ssh may ask for a password, a passphrase or about a new host's key, it asks through SSH_ASKPASS: a script in that
 folder passes the questions on to us. Answers never appear in an argument list, an environment or a file.
@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any, ClassVar
 
 from ..errors import MAX_NAME, CannotConnect, TargetError, cap
 from .keys import Ask, keyless
@@ -28,6 +29,7 @@ from .location import Location
 
 _LOOK = 0.02  # seconds between two checks while ssh logs in
 _GRACE = 2.0  # seconds for ssh to end by itself
+FOLDER = "flame-ssh-"  # how the names of our folders begin
 _MAX_PATH = 100  # bytes of our socket's path; sockaddr_un has 108
 
 # Starts ssh, and a watch on our pipe. When the pipe ends, by `close` or because our process died, ssh is ended, too.
@@ -59,8 +61,10 @@ _LASTING = re.compile(
     r"no matching|address already in use|cannot bind",
     re.IGNORECASE,
 )
-# Lines of ssh that give no reason of their own.
-_HOLLOW = re.compile(r"^Warning:|^@|terminating,|Could not request local forwarding")
+# Lines of ssh that give no reason of their own; those with a number are asked for by ``ssh_port.py``.
+_HOLLOW = re.compile(
+    r"^Warning:|^@|terminating,|Could not request local forwarding|^debug\d|^Authenticated to|^Transferred:|^Bytes per"
+)
 _REFUSED_THERE = re.compile(r"open failed: (.*)")
 
 
@@ -132,6 +136,17 @@ class Tunnel:
             self._users -= 1
         self._end_unused()
 
+    def cautions(self, authenticated: bool, checked: bool) -> list[str]:
+        """What is unsafe, if the server does not prove its identity, or its clients are not checked: by their key, or
+        certificate."""
+        return [] if authenticated else [f"{self._unproved()}, or a socket in a folder of mode 0700"]
+
+    def _unproved(self) -> str:
+        return (
+            f"the server at {self.location} has no key: ssh proves the machine, and any of its users may answer there; "
+            "give it a key"
+        )
+
     def refusal(self) -> str:
         """Why ssh could not open the last connection, such as ``Connection refused``; empty if it did not say."""
         found = _REFUSED_THERE.findall(self._said(self._read))
@@ -144,34 +159,33 @@ class Tunnel:
 
     def _dial(self, seconds: float) -> socket.socket:
         assert self._folder is not None
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        family, address = self._here()
+        connection = socket.socket(family, socket.SOCK_STREAM)
         try:
             self._read = (self._folder / "log").stat().st_size  # the log so far is about earlier connections
             connection.settimeout(seconds)
-            connection.connect(str(self._folder / "s"))
+            connection.connect(address)
         except BaseException:  # raised again, whatever it is; the socket is closed
             connection.close()
             raise
         return connection
 
     def _open(self, seconds: float, login: float, alive: float, ask: Ask | None) -> None:
-        if not hasattr(socket, "AF_UNIX"):
-            raise TargetError(
-                f"{self.location} cannot be used here: this system's Python has no unix sockets; run ssh "
-                "yourself: ssh -N -L 9999:localhost:PORT HOST, and connect to localhost:9999"
-            )
-        if shutil.which("ssh") is None:
+        if self._program() is None:
             raise TargetError(
                 f"{self.location} needs the program ssh, and there is none here; install OpenSSH's client"
             )
-        self._folder = _folder()
+        self._folder = self._new_folder()
         try:
-            self._start(seconds, alive, ask is not None)
-            self._wait(time.monotonic() + login, ask)
+            self._log_in(seconds, login, alive, ask)
             self.is_ours = self._look and self._is_private_there(seconds, login)
         except BaseException:  # raised again, whatever it is; ssh and its folder do not stay
             self._end()
             raise
+
+    def _log_in(self, seconds: float, login: float, alive: float, ask: Ask | None) -> None:
+        self._start(seconds, alive, ask is not None)
+        self._wait(time.monotonic() + login, ask)
 
     def _is_private_there(self, seconds: float, login: float) -> bool:
         """Whether the socket's folder on the server has mode 0700 and belongs to the user that ssh logs in as.
@@ -197,6 +211,46 @@ class Tunnel:
         words = done.stdout[:4096].decode("utf-8", "replace").split()
         return len(words) > 4 and words[0] in ("drwx------", "drwx------.") and words[2] == words[-1]
 
+    # --- our end of it
+
+    # so Ctrl-C does not reach ssh, and it cannot ask on our terminal
+    _apart: ClassVar[dict[str, Any]] = {"start_new_session": True}
+
+    def _program(self) -> str | None:
+        return shutil.which("ssh")
+
+    def _new_folder(self) -> Path:
+        """A folder of mode 0700 whose path is short enough for a socket and has no characters special to ssh."""
+        for place in (None, "/tmp"):
+            folder = tempfile.mkdtemp(prefix=FOLDER, dir=place)
+            if len(os.fsencode(folder)) < _MAX_PATH and re.fullmatch(r"[A-Za-z0-9_./+-]+", folder):
+                return Path(folder)
+            os.rmdir(folder)
+        raise TargetError(
+            "the folder for temporary files has too long a name for a socket; set TMPDIR to a shorter one"
+        )
+
+    def _here(self) -> tuple[int, Any]:
+        """The family and the address of our end, for a socket."""
+        return socket.AF_UNIX, f"{self._folder}/s"
+
+    def _listening(self) -> str:
+        """Our end, as ssh wants it."""
+        return f"{self._folder}/s"
+
+    def _is_there(self) -> bool:
+        """Whether ssh listens at our end."""
+        return Path(f"{self._folder}/s").is_socket()
+
+    def _command(self, words: list[str]) -> list[str]:
+        """The program that starts ssh with these words, and ends it when its stdin ends."""
+        return ["/bin/sh", "-c", _KEEPER, "ssh", str(self._folder), *words]
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        os.killpg(process.pid, 9)  # not yet waited for, so the pid cannot have been reused
+
+    # --- the words for ssh
+
     def _host(self) -> list[str]:
         """The arguments that name the machine."""
         ssh = self.location.ssh
@@ -212,21 +266,11 @@ class Tunnel:
         else:
             host = self.location.host
             there = f"[{host}]:{self.location.port}" if ":" in host else f"{host}:{self.location.port}"
-        return ["-L", f"{self._folder}/s:{there}", *self._host()]
+        return ["-L", f"{self._listening()}:{there}", *self._host()]
 
     def _start(self, seconds: float, alive: float, may_ask: bool) -> None:
         assert self._folder is not None
-        options = {
-            "BatchMode": "no" if may_ask else "yes",
-            "ConnectTimeout": f"{max(1, round(seconds))}",
-            "ControlMaster": "no",  # use a shared connection, but do not offer one: it would outlive us
-            "ExitOnForwardFailure": "yes",
-            "LogLevel": "INFO",  # so that errors are printed on stderr
-            "PermitLocalCommand": "no",
-            "ServerAliveCountMax": "3",
-            "ServerAliveInterval": f"{max(1, round(alive))}",
-            "StreamLocalBindMask": "0177",
-        }
+        options = self._options(seconds, alive, may_ask)
         environ = _environ()
         if may_ask:
             for name in ("question", "answer"):
@@ -239,14 +283,27 @@ class Tunnel:
         flags = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
         with open(self._folder / "log", "wb") as log:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _KEEPER, "ssh", str(self._folder), "-NTax", *flags, *self._arguments()],
+                self._command(["-NTax", *flags, *self._arguments()]),
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 env=environ,
-                start_new_session=True,  # so Ctrl-C does not reach it, and it cannot ask on our terminal
+                **self._apart,
             )
+
+    def _options(self, seconds: float, alive: float, may_ask: bool) -> dict[str, str]:
+        return {
+            "BatchMode": "no" if may_ask else "yes",
+            "ConnectTimeout": f"{max(1, round(seconds))}",
+            "ControlMaster": "no",  # use a shared connection, but do not offer one: it would outlive us
+            "ExitOnForwardFailure": "yes",
+            "LogLevel": "INFO",  # so that errors are printed on stderr
+            "PermitLocalCommand": "no",
+            "ServerAliveCountMax": "3",
+            "ServerAliveInterval": f"{max(1, round(alive))}",
+            "StreamLocalBindMask": "0177",
+        }
 
     def _wait(self, deadline: float, ask: Ask | None) -> None:
         """Wait until the forwarded socket exists; CannotConnect with ssh's message if ssh fails."""
@@ -255,7 +312,7 @@ class Tunnel:
         questions = os.open(self._folder / "question", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) if ask else None
         try:
             while True:
-                there = (self._folder / "s").is_socket()
+                there = self._is_there()
                 if there:
                     time.sleep(_LOOK)  # a forwarding in the user's configuration may fail next and end ssh
                 ended = self._process.poll()
@@ -339,7 +396,7 @@ class Tunnel:
             try:
                 process.wait(_GRACE)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)  # not yet waited for, so the pid cannot have been reused
+                self._kill(process)
                 process.wait()
         if shared:  # the user's own ssh stays; only our forwarding is removed
             with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -354,16 +411,6 @@ class Tunnel:
         self._folder = None
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _folder() -> Path:
-    """A folder of mode 0700 whose path is short enough for a socket and has no characters special to ssh."""
-    for place in (None, "/tmp"):
-        folder = tempfile.mkdtemp(prefix="flame-ssh-", dir=place)
-        if len(os.fsencode(folder)) < _MAX_PATH and re.fullmatch(r"[A-Za-z0-9_./+-]+", folder):
-            return Path(folder)
-        os.rmdir(folder)
-    raise TargetError("the folder for temporary files has too long a name for a socket; set TMPDIR to a shorter one")
 
 
 def _environ() -> dict[str, str]:

@@ -37,6 +37,7 @@ from .keys import Ask, Secret, from_source, read_key
 from .location import Location, name_server
 from .rails_table import Rails, check_option
 from .ssh import Tunnel
+from .ssh_port import tunnel_to
 from .targets_file import SETTINGS, TargetsFile, check_tls, check_value, configuration_folder, located, targets_path
 from .tls import Tls
 
@@ -133,7 +134,7 @@ class Target:
 
     def _way(self) -> Tunnel | None:
         proved = self.key is not None or bool(self.tls and self.tls.verify)
-        return Tunnel(self.location, look=not proved) if self.location else None
+        return tunnel_to(self.location, look=not proved) if self.location else None
 
     def __str__(self) -> str:
         where = str(self.location) if self.location else "its own local server"
@@ -228,13 +229,9 @@ class Target:
 
     def cautions(self) -> tuple[str, ...]:
         """Warnings to show whenever a session is opened: what is unsafe about the connection, and ``warnings``."""
-        said = []
+        checked = self.key is not None or (self.tls is not None and self.tls.certificate is not None)
+        said = self.tunnel.cautions(self.is_authenticated, checked) if self.tunnel else []
         place = self.location
-        if place is not None and place.ssh is not None and not self.is_authenticated:
-            said.append(
-                f"the server at {place} has no key: ssh proves the machine, and any of its users may answer there; "
-                "give it a key, or a socket in a folder of mode 0700"
-            )
         if self.tls is not None and not self.tls.verify:
             said.append(
                 f"TLS to {place} does not check the certificate (verify = false): anyone in "

@@ -90,7 +90,7 @@ def bind(text: str) -> str:
     if text == "localhost":
         return LOOPBACK
     try:
-        return str(ipaddress.ip_address(text))
+        return str(ipaddress.ip_address(str(text)))  # a number would be an address, too
     except ValueError:
         raise TargetError(
             f"{text!r} is not the address of an interface; write one such as 127.0.0.1, or * for all"

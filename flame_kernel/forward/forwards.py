@@ -225,8 +225,10 @@ class Forwards:
             self._close_if_empty()
             if type(e) is not FlameError:
                 raise
-            what = listen if isinstance(listen, str) else f"port {listen[1]}"
-            raise FlameError(f"{what} cannot be used at {self.name} ({e}); choose another one, or 0 for any") from None
+            what, other = (listen, "path") if isinstance(listen, str) else (f"port {listen[1]}", "one, or 0 for any")
+            if not isinstance(listen, str) and "requested address" in str(e):  # as every system has it
+                raise FlameError(_no_address(listen, self.name)) from None
+            raise FlameError(f"{what} cannot be used at {self.name} ({e}); choose another {other}") from None
 
     def _warnings(self, made: Forward) -> list[str]:
         if isinstance(made.listen, str):
@@ -285,7 +287,7 @@ class Forwards:
             self._close_if_empty()
 
 
-def _asked(port: int | str | os.PathLike[str], zero: bool, host: str | None) -> Spec:
+def _asked(port: int | str | os.PathLike[str], zero: bool, host: object) -> Spec:
     """What a port, a path, or text with colons means, on ``host``; ``zero``: 0 is a port that is free."""
     if isinstance(port, str) and ":" in port:
         spec = addresses.parse(port)
@@ -293,15 +295,21 @@ def _asked(port: int | str | os.PathLike[str], zero: bool, host: str | None) -> 
         spec = Spec(None, _end(port, "localhost", zero=zero))
     if host is None:
         return spec
+    if not isinstance(host, str) or not host:
+        raise TargetError(f"{host!r} is no host; write its name or address, such as db.internal")
     if isinstance(spec.to, str):
         raise TargetError("a unix socket has no host; leave host out")
     return Spec(spec.listen, (host, spec.to[1]))
 
 
+def _no_address(listen: Address, machine: str) -> str:
+    return f"{listen[0]} is no address of {machine}; leave bind out for loopback, or write * for all"
+
+
 def _unusable(listen: Address, error: OSError) -> str:
     """Why nothing can listen there on this machine, in words."""
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{listen[0]} is no address of this machine; leave bind out for loopback, or write * for all"
+        return _no_address(listen, "this machine")
     why = (
         "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({(error.strerror or str(error)).lower()})"
     )
@@ -317,9 +325,9 @@ def _end(value: int | str | os.PathLike[str], host: str, zero: bool = False) -> 
 
 def _local(value: int | str | os.PathLike[str], host: str) -> Address:
     """An end on this machine; port 0 is any that is free."""
-    if isinstance(value, int) or (isinstance(value, str) and not addresses.is_path(value)):
-        return host, addresses.port(value, zero=True)
-    return addresses.path(value)
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and addresses.is_path(value)):
+        return addresses.path(value)
+    return host, addresses.port(value, zero=True)
 
 
 def _default(to: Address) -> Address:

@@ -6,6 +6,7 @@ from typing import Any
 
 import zmq
 from ipykernel.kernelapp import IPKernelApp
+from tornado.ioloop import IOLoop
 from traitlets.config import Config
 
 from ..connect.settings import file_config
@@ -41,15 +42,16 @@ class FlameKernelApp(IPKernelApp):
         self.shell_channel_thread = Subshells()
 
     def init_iopub(self, context: Any) -> None:
-        """As ipykernel's, but with a limit on what a front end has not taken yet; nothing is dropped."""
+        """As ipykernel's, but on our own loop, and with a limit on what a front end has not taken yet; nothing is
+        dropped."""
         socket = context.socket(zmq.XPUB)
         socket.linger = 1000
         outgoing.prepare(socket)
         self._apply_curve_server_options(socket)
         self.iopub_port = self._bind_socket(socket, self.iopub_port)  # type: ignore[no-untyped-call]
         self.configure_tornado_logger()  # type: ignore[no-untyped-call]
-        self.iopub_thread = outgoing.Outgoing(socket, pipe=True, session=self.session)
-        self.iopub_thread.start()  # type: ignore[no-untyped-call]
+        self.iopub_thread = outgoing.Outgoing(socket, IOLoop.current(), self.session)
+        self.iopub_thread.start()
         self.iopub_socket = self.iopub_thread.background_socket
 
     def init_path(self) -> None:

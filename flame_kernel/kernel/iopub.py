@@ -222,7 +222,7 @@ class Publisher:
         for content in inputs if isinstance(inputs, list) else []:
             if isinstance(content, dict) and type(content.get("input_id")) is int:
                 event = {"type": "input_request", "request": content.get("request"), "content": content}
-                self.publish(session, [event])
+                self._publish_batch(session, [event])  # not `publish`: on the kernel's loop, nothing waits for room
 
     def takeovers(self, session: Session) -> dict[str, str]:
         """The clients that ask to take a session over: ids and names. The caller removes those that are answered."""

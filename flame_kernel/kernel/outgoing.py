@@ -5,21 +5,25 @@ status was dropped never ends.  Here it keeps FEW messages for each front end, a
 waits in a queue of ours, in its order.  While that is long, cells' output is not even asked for (``wait_for_room``), so
 it stays on the far side, in the journal there; statuses and what else is small always find room.
 
+All this happens on the kernel's own loop: ipykernel has a thread for it because its cells block that loop, and ours
+never do.  Other threads put messages into the queue and wake the loop.
+
 A front end that takes nothing for GIVE_UP seconds, although it is connected, no longer holds up the others: it misses
 what comes.  Of that, the idle statuses of cells are sent again later, to all; the others ignore them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import collections
-import functools
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import zmq
-from ipykernel.iostream import IOPubThread
+from ipykernel.iostream import BackgroundSocket
+from tornado.ioloop import IOLoop
 
 # Most messages that ZeroMQ keeps for each front end. One text may have two million characters.
 FEW = 50
@@ -27,6 +31,8 @@ FEW = 50
 MOST, EACH = 16 << 20, 1 << 10
 # Seconds after which a front end that takes nothing is given up; seconds between two tries before that.
 GIVE_UP, RETRY = 30.0, 0.002
+# Most messages that are sent before the loop looks at other things.
+TURN = 200
 # Statuses that are sent again to one that was given up; seconds until then, doubling, and how often.
 STATUSES, AGAIN, TIMES = 500, 5.0, 10
 
@@ -34,18 +40,30 @@ _IDLE = b'"idle"'
 _Message = list[Any]
 
 
-class Outgoing(IOPubThread):
-    """ipykernel's thread for iopub, with that bound. ``send_multipart`` is for any thread, as there."""
+class Outgoing:
+    """Stands in for ipykernel's thread for iopub, with that bound. ``send_multipart`` is for any thread, as there; the
+    rest belongs to the thread of ``io_loop``.
 
-    def __init__(self, socket: Any, **kwargs: Any) -> None:
+    socket   an XPUB socket that was set up by `prepare`
+    session  the ``jupyter_client.session.Session`` that makes the greetings of new front ends; None: there are none
+    """
+
+    def __init__(self, socket: Any, io_loop: IOLoop, session: Any = None) -> None:
+        self.socket = socket
+        self.background_socket = BackgroundSocket(self)
+        self._session = session
+        self._io_loop = io_loop
+        self._loop: asyncio.AbstractEventLoop = io_loop.asyncio_loop  # type: ignore[attr-defined]
+        self._descriptor = socket.FD
         self._queue: collections.deque[tuple[_Message, int]] = collections.deque()
-        self._size = 0  # bytes of the queue, and of what is on its way there
+        self._size = 0  # bytes of the queue
         self._room = threading.Condition()
+        self._is_called = False  # the loop is to drain the queue
         self._trying = False  # a next try is scheduled
+        self._stopped = False
         self._stuck_since: float | None = None
         self._missed: collections.OrderedDict[bytes, _Message] = collections.OrderedDict()
         self._times = 0
-        super().__init__(socket, **kwargs)  # type: ignore[no-untyped-call]
 
     def __repr__(self) -> str:
         return f"<Outgoing {len(self._queue)} messages wait, {self._size} bytes>"
@@ -64,37 +82,73 @@ class Outgoing(IOPubThread):
     def send_multipart(self, msg: _Message, *args: Any, **kwargs: Any) -> None:
         """Send a message, after the waiting ones."""
         size = EACH + sum([part.nbytes if isinstance(part, memoryview) else len(part) for part in msg])
+        is_here = self._is_on_loop()
         with self._room:
+            if self.closed:
+                return
             self._size += size
-        self.schedule(functools.partial(self._enqueue, msg, size))  # type: ignore[no-untyped-call]
+            self._queue.append((msg, size))
+            calls = not (is_here or self._is_called)
+            self._is_called = self._is_called or calls
+        if is_here and not self._trying:
+            self._drain()
+        elif calls:
+            self._io_loop.add_callback(self._called)
 
-    # -- on its own thread
+    def _is_on_loop(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:  # another thread, or the loop has not begun, or has ended
+            return False
 
-    def _send_welcome_message(self, subscription: str) -> None:
-        """As ipykernel's, but it does not wait for front ends that take nothing."""
-        if self.session:
-            header = self.session.msg_header("iopub_welcome")
-            msg = {"header": header, "parent_header": {}, "metadata": {}, "content": {"subscription": subscription}}
-            topic = [subscription.encode()] if subscription else []
-            self._enqueue([*topic, *self.session.serialize(dict(msg, buffers=[]))], 0)
+    # -- on the loop
 
-    def _enqueue(self, msg: _Message, size: int) -> None:
-        self._queue.append((msg, size))
+    def start(self) -> None:
+        """Begin to greet front ends."""
+        self._io_loop.add_handler(self._descriptor, self._look, IOLoop.READ)
+
+    def _look(self, *ready: Any) -> None:
+        """Greet those that have subscribed, as ipykernel does."""
+        while not self.closed and self.socket.EVENTS & zmq.POLLIN:
+            for frame in self.socket.recv_multipart(zmq.DONTWAIT):
+                if frame[:1] == b"\x01" and self._session is not None:
+                    self._greet(frame[1:])
+        if not (self._trying or self.closed):
+            self._drain()
+
+    def _greet(self, topic: bytes) -> None:
+        try:
+            content = {"subscription": topic.decode()}
+        except UnicodeDecodeError:
+            return
+        header = self._session.msg_header("iopub_welcome")
+        msg = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "buffers": []}
+        with self._room:
+            self._queue.append(([topic, *self._session.serialize(msg)] if topic else self._session.serialize(msg), 0))
+
+    def _called(self) -> None:
+        """Send what other threads have put into the queue."""
+        self._is_called = False  # first: what comes from here on calls again
         if not self._trying:
             self._drain()
 
+    def _retry(self) -> None:
+        self._trying = False
+        self._drain()
+
     def _drain(self) -> None:
         """Send what can be sent now, and try the rest again soon."""
-        self._trying = False
-        while self._queue and not self.closed:
+        for _ in range(len(self._queue) if self._stopped else TURN):
+            if not self._queue or self.closed:
+                break
             msg, size = self._queue[0]
             try:
                 self.socket.send_multipart(msg, zmq.DONTWAIT, copy=False)  # parts of a few KiB are copied
             except zmq.Again:
                 if not self._is_given_up():
                     self._trying = True
-                    self.io_loop.call_later(RETRY, self._drain)
-                    return
+                    self._io_loop.call_later(RETRY, self._retry)
+                    break
                 self._send_to_others(msg)
             except zmq.ZMQError as e:
                 if e.errno not in (zmq.ENOTSOCK, zmq.ETERM):
@@ -107,6 +161,12 @@ class Outgoing(IOPubThread):
             with self._room:
                 self._size -= size
                 self._room.notify_all()
+        if self._queue and not self._trying:
+            self._trying = True
+            self._io_loop.add_callback(self._retry)
+        # The descriptor tells of a subscription once, and sending may have taken that news.
+        if not self.closed and self.socket.EVENTS & zmq.POLLIN:
+            self._io_loop.add_callback(self._look)
 
     def _is_given_up(self) -> bool:
         now = time.monotonic()
@@ -125,7 +185,7 @@ class Outgoing(IOPubThread):
         if not self._stopped:
             self._times = 0
             if not self._missed:
-                self.io_loop.call_later(AGAIN, self._say_again)
+                self._io_loop.call_later(AGAIN, self._say_again)
             self._missed.setdefault(b"", [])  # from here on, statuses are kept
 
     def _note_status(self, msg: _Message) -> None:
@@ -140,20 +200,31 @@ class Outgoing(IOPubThread):
             self._queue.append((msg, 0))
         self._times += 1
         if self._times < TIMES:
-            self.io_loop.call_later(AGAIN * 2**self._times, self._say_again)
+            self._io_loop.call_later(AGAIN * 2**self._times, self._say_again)
         else:
             self._missed.clear()
         if not self._trying:
             self._drain()
 
     def stop(self) -> None:
-        """Send what waits, then end."""
-        if self.thread.is_alive():
-            self._stopped = True
-            self.io_loop.add_callback(self._drain)
-        super().stop()  # type: ignore[no-untyped-call]
+        """Send what waits; called when the loop has ended."""
+        self._stopped = True
+        self._drain()
         with self._room:
             self._room.notify_all()
+
+    def close(self) -> None:
+        """Close the socket; what comes later is dropped."""
+        with self._room:
+            socket, self.socket = self.socket, None
+            self._queue.clear()
+        if socket is not None:
+            self._io_loop.remove_handler(self._descriptor)
+            socket.close()
+
+    @property
+    def closed(self) -> bool:
+        return self.socket is None
 
 
 def _is_idle(msg: _Message) -> bool:

@@ -89,6 +89,7 @@ _SESSION = record(
         "attached": flag,
         "alone": number,
         "idle_left": number,
+        "spare": maybe(_count),
     },
 )
 _CELL = record(
@@ -128,6 +129,7 @@ _CHECKUP = record(
         "free": _size,
         "journal": tree,
         "gpus": _GPUS,
+        "spare": maybe(_count),
     },
 )
 

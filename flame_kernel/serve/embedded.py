@@ -97,6 +97,7 @@ os.dup2(log, 1)
 os.dup2(log, 2)
 os.close(log)
 job = agent.windows.Job(-1) if os.name == "nt" else None  # -1: this process
+agent.session.child.spare.forbid()
 if told["prestart"]:
     agent.session.child.prestart.begin(agent.handle.bundle, told["prestart"] != "mini")
 del sys.argv[1:], piece, told, null, log, space, file, loader, text, agent, opened

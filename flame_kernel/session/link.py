@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import random
 import threading
 import time
@@ -91,6 +92,7 @@ class Link:
         self.gone: FlameError | None = None
         self.leaving = False  # this side ends the session, whoever hears of it first
         self.boot = ""
+        self.round_trip = math.inf  # the least seconds that an answer has taken
         self._on_end = on_end
         self._alive = alive
         self._local_process: LocalProcess | None = None
@@ -253,7 +255,7 @@ class Link:
         ahead, line.ahead = line.ahead, None
         if ahead is None or ahead[0] is not request or ahead[2] is not line.connection:
             ahead = line.asked = None
-        line.asked = line.asked or time.monotonic()
+        began = line.asked = line.asked or time.monotonic()
         try:
             answer = self._answer(*(ahead or self._ask(line.connection, request, timeout, buffers)))
         except ConnectionLost:
@@ -263,6 +265,8 @@ class Link:
         finally:
             line.asked = None
         self.watch.heard = time.monotonic()
+        if ahead is None and not wait:
+            self.round_trip = min(self.round_trip, self.watch.heard - began)
         return answer
 
     def prefetch(self, line: Line, request: dict[str, Any], timeout: float | None = None) -> None:
@@ -280,7 +284,7 @@ class Link:
         if connection.has_more:
             return None
         line.patience, line.asked = wait + SILENT, line.asked or time.monotonic()
-        return Wait(connection.channel, seconds)
+        return Wait(connection.channel.socket, seconds)
 
     def give_up_prefetched(self, line: Line) -> None:
         """The answer to the request sent ahead is too late: the next ``exchange`` raises that error."""

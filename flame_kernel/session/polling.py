@@ -115,28 +115,17 @@ class Polling:
 
     def _answered(self) -> float:
         """Take the answer to the poll; returns the seconds until the next one."""
-        link, line, poll, seconds = self._link, self._line, self._poll, self._timeouts.poll_deadline
+        line, poll = self._line, self._poll
         self._is_parked = False
-        try:
-            result, buffers = link.insist(line, poll, seconds, wait=self._wait, on_broken=self._less)
-            batch = wire.decode_events(*self._amount.whole(result, buffers))
-            events = self._inbox.feed(answers.events(batch))
-        except wire.WireError as e:
-            link.end(UnsafeAnswer(link.location, f"events of the wrong shape: {e}"))
-            return 0.0
-        except FlameError as e:
-            if not link.closing.is_set():
-                link.end(e)
+        following = self._following()
+        events = self._events(following)
+        if events is None:
             return 0.0
         took, received = time.monotonic() - self._asked, line.connection.bytes_received - self._received
         self._amount.suit(took, received)
-        self._poll = self._next()
+        self._send_next(following, received)
         # Where a writer waits for the next acknowledgement, the server answers with nothing, to be told it at once.
-        acknowledges = self._poll["ack"] > poll["ack"]
-        if received >= AHEAD and not self._multiplex:
-            # Much more is coming: the server prepares the next batch while this one is shown.
-            self._poll["ack"] = poll["after"]
-            link.prefetch(line, self._poll, seconds)
+        acknowledges = self._inbox.ack > poll["ack"]
         if events:
             self._take(events)
         if self._multiplex:
@@ -144,10 +133,44 @@ class Polling:
             return self._pause if self._is_busy() else POLL_IDLE
         return EARLY if not (events or acknowledges or self._amount.is_partial) and took < EARLY else 0.0
 
+    def _events(self, following: dict[str, Any] | None) -> list[Event] | None:
+        """The events of the answer; None if the link has ended. ``following`` is sent when all of it has arrived."""
+        link, line, seconds = self._link, self._line, self._timeouts.poll_deadline
+        if following is not None:
+            line.connection.channel.when_arrived = lambda: link.prefetch(line, following, seconds)
+        try:
+            result, buffers = link.insist(line, self._poll, seconds, wait=self._wait, on_broken=self._less)
+            batch = wire.decode_events(*self._amount.whole(result, buffers))
+            return self._inbox.feed(answers.events(batch))
+        except wire.WireError as e:
+            link.end(UnsafeAnswer(link.location, f"events of the wrong shape: {e}"))
+        except FlameError as e:
+            if not link.closing.is_set():
+                link.end(e)
+        return None
+
+    def _send_next(self, following: dict[str, Any] | None, received: int) -> None:
+        """Prepare the next poll, and send it now if much more is coming: then the server prepares the next batch while
+        this one is shown."""
+        line, after = self._line, self._poll["after"]
+        if following is not None and line.ahead is not None and line.ahead[0] is following:
+            self._poll = following
+            return
+        self._poll = self._next()
+        if received >= AHEAD and not self._multiplex:
+            self._poll["ack"] = after
+            self._link.prefetch(line, self._poll, self._timeouts.poll_deadline)
+
     def _next(self) -> dict[str, Any]:
         after = self._inbox.ack
         poll = self._message({"op": "poll", "ack": after, "after": after, "wait": self._timeouts.poll})
-        return poll | self._amount.fields() | {"gap": 0.0 if self._multiplex else GAP}
+        return poll | self._amount.fields(self._link.round_trip) | {"gap": 0.0 if self._multiplex else GAP}
+
+    def _following(self) -> dict[str, Any] | None:
+        """The poll after this one, if that is known already: a piece of the same answer. It is sent as soon as this
+        one's answer has arrived, before that is checked. Not where an answer may be fetched in parts."""
+        fields = None if self._multiplex or self._link.max_message else self._amount.following(self._poll)
+        return None if fields is None else self._poll | fields
 
     def _less(self) -> None:
         """A poll was cut: the next one asks for less, or a line that is cut again and again would never progress. The

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from farside import HERE, FlameServer, bare_pyro
+from farside import HERE, FlameServer, bare_pyro, wait_until
 from kernels import remote_flame
 
 import flame
@@ -89,6 +89,21 @@ def test_nothing_is_left_and_nobody_else_is_let_in(server: FlameServer) -> None:
         assert ports == {int(server.location.rpartition(":")[2])}  # nobody else can come any more
     psutil.wait_procs([process], timeout=10)
     assert not process.is_running()
+
+
+def test_a_child_is_kept_ready_for_the_next_session(flame_server: Callable[..., FlameServer]) -> None:
+    path = os.pathsep.join([str(HERE / "apps" / "without_posix"), bare_pyro()])
+    server = flame_server(ipython=False, env={"PYTHONPATH": path, "FLAME_SPARE": None})
+    ready = "[m.pid() for n, m in list(__import__('sys').modules.items()) if n.endswith('.session.child.spare')][0]"
+    with flame.connect(server.location) as first, flame.connect(server.location, place="process") as inside:
+        first.evaluate("1 + 1")
+        spare = wait_until(lambda: inside.evaluate(ready), "the one for the next session")
+        with flame.connect(server.location) as second:
+            second.execute("import os")
+            assert second.evaluate("os.getpid()") == spare
+            with pytest.raises(flame.FlameError, match="exit status 7"):
+                second.execute("os._exit(7)")
+            assert second.evaluate("6 * 7") == 42
 
 
 def test_a_script_has_its_streams(server: FlameServer, tmp_path: Path) -> None:

@@ -152,7 +152,8 @@ class Chaos:
             there = self._ask_far_side("sessions")
             with contextlib.suppress(psutil.NoSuchProcess):
                 known = {one["pid"] for one in there if one["pid"]}
-                known |= {psutil.Process(pid).ppid() for pid in known}  # the fork server, if there are many
+                known |= {psutil.Process(pid).ppid() for pid in known}  # the fork server
+                known.add(self._ask_far_side("checkup").get("spare"))
                 others = [one for one in self.server.children() if one.pid not in known]
                 return {one["session"] for one in there} == due and not others
             return False

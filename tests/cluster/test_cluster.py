@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -12,13 +14,15 @@ from collections.abc import Iterator
 import dasked
 import farside
 import joblib
+import psutil
 import pytest
-from dasked import cluster, until_workers, workers
+from dasked import DASHBOARD, cluster, until_workers, workers
+from distributed.core import Status
 from farside import FlameServer, wait_until
 
 import flame
 from flame_kernel.cluster import host
-from flame_kernel.errors import FlameError, TargetError
+from flame_kernel.errors import CannotConnect, FlameError, TargetError
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.timeout(240)]
 
@@ -59,7 +63,17 @@ def test_a_cluster_from_its_beginning_to_its_end(servers: list[FlameServer]) -> 
             f"worker {name} at {made.workers[name].host.label} has ended with signal 9; it is started again"
             in made.get_logs()["Cluster"]
         )
+        with pytest.raises(TargetError, match=r"scale\(n\): n is a number of workers, not -1"):
+            made.scale(-1)
+        with pytest.raises(TargetError, match="minimum 5 is more than maximum 1"):
+            made.adapt(minimum=5, maximum=1)
+        made.scale(cores=1)
+        assert len(made.worker_spec) == 1
     assert made.hosts == []
+    assert "it is started again" in made.get_logs()["Cluster"]
+    for asked in (made.scale, made.adapt, made.get_client, made.__enter__):
+        with pytest.raises(FlameError, match=f"^the cluster {made.name} is closed; make another one$"):
+            asked()
 
 
 def _speaks_to_strangers(address: str, port: int) -> bool:
@@ -76,8 +90,42 @@ def _speaks_to_strangers(address: str, port: int) -> bool:
 def test_what_a_worker_does_not_take_is_said(servers: list[FlameServer]) -> None:
     with pytest.raises(FlameError, match=r"worker 0 at .* did not start: .*TypeError: .*nope"):
         flame.FlameCluster(servers[0].location, key=servers[0].key, worker_options={"nope": 1}, quiet=True)
-    with pytest.raises(TargetError, match="worker_options are sent as JSON"):
-        flame.FlameCluster(servers[0].location, worker_options={"plugins": {object()}})
+    for scheduler, options, said in (
+        ("first", {"nope": 1}, r"^the scheduler at .* did not start: ended with status 1: TypeError: .*'nope'"),
+        ("here", {"nope": 1}, "^scheduler_options: dask's Scheduler takes no 'nope'$"),
+    ):
+        with pytest.raises(FlameError, match=said):
+            flame.FlameCluster(
+                servers[0].location, key=servers[0].key, scheduler=scheduler, scheduler_options=options, quiet=True
+            )
+
+
+def test_a_start_that_is_cancelled_leaves_nothing(servers: list[FlameServer]) -> None:
+    async def begin() -> None:
+        made = flame.FlameCluster(
+            servers[0].location, key=servers[0].key, asynchronous=True, scheduler_options=DASHBOARD
+        )
+        entering = asyncio.ensure_future(made.__aenter__())
+        while made.status != Status.running:
+            await asyncio.sleep(0.01)
+        entering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        assert made.status == Status.closed
+
+    asyncio.run(begin())
+    assert not psutil.Process(servers[0].pid).children()
+
+
+def test_a_cluster_that_cannot_be_leaves_dasks_log_as_it_was() -> None:
+    handler = logging.StreamHandler()
+    logging.getLogger("distributed").addHandler(handler)
+    try:
+        with pytest.raises(CannotConnect):
+            flame.FlameCluster("127.0.0.1:1")
+        assert handler.level == logging.NOTSET
+    finally:
+        logging.getLogger("distributed").removeHandler(handler)
 
 
 @pytest.mark.parametrize(
@@ -86,14 +134,29 @@ def test_what_a_worker_does_not_take_is_said(servers: list[FlameServer]) -> None
         ({"network": "nat"}, "network 'nat' is unknown; choose one of auto, direct, link"),
         ({"n_workers": -1}, "n_workers is a number of workers"),
         ({"security": "no"}, "security is True, False or"),
-        ({"scheduler": "nowhere"}, "scheduler 'nowhere' is not a host of the cluster"),
+        ({"n_workers": 1.5}, "n_workers is a number of workers, not 1.5"),
+        ({"hosts": 5}, "name the hosts of the cluster"),
+        ({"hosts": [5]}, "name the hosts of the cluster"),
+        ({"hosts": (one for one in ("web", "nowhere"))}, "there is no target or group 'web'"),
+        ({"worker_options": 5}, "worker_options is a dict of arguments by name, such as .*, not 5"),
+        ({"worker_options": {5: 1}}, "worker_options is a dict of arguments by name"),
+        ({"worker_options": {"plugins": {object()}}}, "worker_options are sent as JSON"),
+        ({"scheduler_options": "port"}, "scheduler_options is a dict of arguments by name"),
+        ({"worker_class": "Nanny"}, "worker_class is a class with its module, such as distributed.Nanny, not 'Nanny'"),
+        ({"worker_class": None}, "worker_class is a class with its module"),
+        ({"worker_class": type("Mine", (), {"__module__": "__main__"})}, "worker_class __main__.Mine cannot be imp"),
+        (
+            {"scheduler": "nowhere"},
+            "scheduler 'nowhere' is not a host of the cluster; write here, first, or one of loc",
+        ),
         ({"network": "link", "worker_class": "dask_cuda.CUDAWorker"}, "needs to know the ports"),
         ({"color": "blue"}, "'color' is not a setting of a target"),
     ],
 )
 def test_what_cannot_be_is_said(servers: list[FlameServer], options: dict[str, object], said: str) -> None:
+    options = {"hosts": servers[0].location, "key": servers[0].key, **options}
     with pytest.raises(TargetError, match=said):
-        flame.FlameCluster(servers[0].location, key=servers[0].key, **options)
+        flame.FlameCluster(**options)
 
 
 def test_another_minor_version_is_refused() -> None:

@@ -7,14 +7,17 @@ import sys
 from pathlib import Path
 
 from farside import HERE, FlameServer
+from sshd import Sshd, through
 
 # What other libraries need of it on this system they have imported before.
 CLIENT = r"""
-import pathlib, sys
+import os, pathlib, sys
 import IPython, argcomplete, ipykernel.kernelapp, jupyter_client, jupyter_core.application, prompt_toolkit, tqdm
 import multiprocessing.popen_spawn_posix, tornado.platform.asyncio
-where, take_away, folder = sys.argv[1:]
+where, through, take_away, folder = sys.argv[1:]
+nohang = os.WNOHANG
 exec(pathlib.Path(take_away).read_text())
+os.WNOHANG = nohang  # subprocess itself waits by it on this system
 import flame, flame_kernel.serve.ignite, flame_kernel.serve.plan, flame_kernel.cli.subcommands.ignite
 with flame.connect(where) as pi:
     pi["x"] = b"x" * 3_000_000
@@ -30,10 +33,8 @@ try:
     flame.connect("./u:" + folder + "/socket")
 except flame.TargetError as e:
     print(e)
-try:
-    flame.connect("ssh://there/9999")
-except flame.TargetError as e:
-    print(e)
+with flame.connect(through) as pi:
+    print(pi.evaluate("'through ssh'"))
 from flame_kernel.connect.keys import read_key
 (here / "key").write_bytes(b"secret\r\n")
 (here / "key").chmod(0o666)  # as all files have it on Windows
@@ -46,14 +47,16 @@ main()
 """
 
 
-def test_all_a_user_does(server: FlameServer, tmp_path: Path) -> None:
+def test_all_a_user_does(server: FlameServer, sshd: Sshd, tmp_path: Path) -> None:
     away = HERE / "apps" / "without_posix" / "sitecustomize.py"
     done = subprocess.run(
-        [sys.executable, "-c", CLIENT, server.location, away, tmp_path], capture_output=True, text=True, timeout=55
+        [sys.executable, "-c", CLIENT, server.location, through(server), away, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=55,
     )
     sentence = f"Python has no unix sockets on this system, such as ./u:{tmp_path}/socket; give host:port"
-    ssh = "connect to localhost:9999"
-    lines = done.stdout.splitlines()
-    assert done.stderr == ""
-    assert lines[2].endswith(ssh)
-    assert lines[:2] + lines[3:] == ["hi", sentence, "a.txt", "42"]
+    (warning,) = done.stderr.split("Warning: ")[2:]
+    assert " ".join(warning.split()).startswith("every user of this machine can connect to ssh://far/")
+    assert warning.endswith("a key\n")
+    assert done.stdout.splitlines() == ["hi", sentence, "through ssh", "a.txt", "42"]

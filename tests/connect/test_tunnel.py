@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -20,12 +19,12 @@ import pytest
 from farside import FlameServer, random_key, wait_until
 from kernels import remote_flame
 from netns import net
-from sshd import Sshd
+from sshd import Sshd, answer, refused, ssh_processes, through, ways
 
 from flame_kernel.connect.connection import Connection
 from flame_kernel.connect.target import Location, Secret, Target, Timeouts
 from flame_kernel.connect.tls import Tls
-from flame_kernel.errors import CannotConnect, ConnectionLost, TargetError
+from flame_kernel.errors import ConnectionLost, TargetError
 from flame_kernel.remote.connect import connect
 from flame_kernel.session.session import Session
 
@@ -36,31 +35,6 @@ def behind(server: FlameServer, **more: Any) -> Target:
     """The target of ``server`` as the host ``far`` sees it."""
     key = Secret(server.key.encode()) if server.key else None
     return Target(Location.parse(through(server)), key, **more)
-
-
-def through(server: FlameServer) -> str:
-    place = server.location
-    return f"ssh://far/{place if place.startswith('./u:') else place.rpartition(':')[2]}"
-
-
-def answer(target: Target) -> Any:
-    with contextlib.closing(Connection(target)) as connection:
-        return connection.call("evaluate", "6 * 7")
-
-
-def ssh_processes() -> list[psutil.Process]:
-    """The ssh processes below this one."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.name() == "ssh":
-                found.append(process)
-    return found
-
-
-def ways() -> list[Path]:
-    """The folders of open tunnels."""
-    return list(Path(tempfile.gettempdir()).glob("flame-ssh-*"))
 
 
 # --- a way
@@ -233,17 +207,6 @@ def test_nothing_is_left_when_we_are_killed(sshd: Sshd, flame_server: Start, tmp
 
 
 # --- no way
-
-
-def refused(target: Target, cause: str) -> str:
-    with pytest.raises(CannotConnect) as caught:
-        Connection(target).close()
-    assert caught.value.cause == cause, caught.value
-    assert not ssh_processes()
-    assert not ways()
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
 
 
 def test_why_ssh_does_not_get_there(sshd: Sshd, flame_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -287,6 +287,15 @@ def test_sockets_and_free_ports_on_either_side_of_a_colon(
         ({"socks": True, "host": "db"}, "leave reverse and host out"),
         ({"port": "8080:80", "local": 0}, "name this side's end once"),
         ({"port": None}, "None is not a port"),
+        ({"port": 80, "local": 1.5}, "1.5 is not a port"),
+        ({"port": 80, "local": b"80"}, "b'80' is not a port"),
+        ({"port": 80, "local": [80]}, r"\[80\] is not a port"),
+        ({"port": 80, "host": 5}, "5 is no host"),
+        ({"port": 80, "host": ""}, "'' is no host"),
+        ({"port": 80, "bind": 5}, "5 is not the address of an interface"),
+        ({"port": 80, "reverse": True, "local": 1.5}, "1.5 is not a port"),
+        ({"port": 80, "reverse": True, "bind": "192.0.2.1"}, "^192.0.2.1 is no address of .*; leave bind out"),
+        ({"port": "/no/such/folder/x", "reverse": True, "local": 80}, "choose another path$"),
     ],
 )
 def test_what_cannot_be_forwarded(

@@ -96,6 +96,10 @@ def test_by_the_command_line_until_ctrl_c(flame_server: Callable[..., FlameServe
         assert process.returncode == 130
         with pytest.raises(ConnectionRefusedError):
             echoed(first, b"x")
+        # Options may stand between the words.
+        with forwarding(where, "-R", f"0:{port}", "--host", "localhost", f"{second}:{other}") as (_, (told, *_)):
+            assert echoed(int(told.partition(" ")[0].rpartition(":")[2]), b"back") == b"back"
+            assert echoed(second, b"too") == b"too"
     done = command.flame("forward", "8080")
     assert done.code == 1
     assert "jupyter flame forward TARGET 8080" in done.err

@@ -65,6 +65,7 @@ RESULTS: dict[str, Any] = {
         "folder": "/tmp",
         "free": 10**9,
         "journal": True,
+        "spare": None,
     },
     "open": {
         **HELLO,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ import psutil
 import pytest
 import zmq
 from farside import FlameServer, random_key, wait_until
+from jupyter_client.session import Session
 from kernels import remote_flame
+from tornado.ioloop import IOLoop
 
 from flame_kernel.connect.target import Location, Target
 from flame_kernel.kernel import outgoing
@@ -112,16 +116,27 @@ def test_honest_events_pass() -> None:
 class Channel:
     """iopub as the kernel has it, in this process, and front ends that listen to it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, session: Session | None = None) -> None:
         self.context = zmq.Context()
         self.url = f"ipc://{folder}/iopub"
         socket = self.context.socket(zmq.XPUB)
         socket.linger = 0
         outgoing.prepare(socket)
         socket.bind(self.url)
-        self.out = Outgoing(socket, pipe=False, session=None)
-        self.out.start()  # type: ignore[no-untyped-call]
+        made: Future[Outgoing] = Future()
+        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(socket, session, made),))
+        self._thread.start()
+        self.out = made.result()
         self._clients: list[zmq.Socket[bytes]] = []
+
+    async def _serve(self, socket: zmq.Socket[bytes], session: Session | None, made: Future[Outgoing]) -> None:
+        self.loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        out = Outgoing(socket, IOLoop.current(), session)
+        out.start()
+        made.set_result(out)
+        await self._over.wait()
+        out.stop()
+        out.close()
 
     def front(self) -> zmq.Socket[bytes]:
         """One more front end, which keeps little itself."""
@@ -154,12 +169,9 @@ class Channel:
     def close(self) -> None:
         for front in self._clients:
             front.close()
-        self.out.stop()
-        self.out.close()
+        self.loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
         self.context.term()
-
-
-pytestmark = pytest.mark.error_logs("a task of ipykernel's own is cancelled when its thread has ended")
 
 
 @pytest.fixture
@@ -263,6 +275,30 @@ def test_one_that_goes_away_holds_up_nobody(channel: Channel) -> None:
     stuck.close()
     thread.join(20)
     assert len(heard) == 1001
+
+
+def test_front_ends_are_greeted_while_others_are_served(tmp_path: Path) -> None:
+    """What sending takes from the channel's descriptor is looked for: the news of one more front end."""
+    with contextlib.closing(Channel(tmp_path, Session(key=b""))) as channel:
+
+        def serve() -> None:  # on the loop, as the kernel's own messages are
+            for number in range(500):
+                channel.idle(number)
+            if not over.is_set():
+                channel.loop.call_soon(serve)
+
+        over = threading.Event()
+        channel.loop.call_soon_threadsafe(serve)
+        try:
+            for number in range(30):
+                with channel.context.socket(zmq.SUB) as front:
+                    front.linger = 0
+                    front.subscribe(b"for %d" % number)
+                    front.connect(channel.url)
+                    assert front.poll(10_000)
+                    assert b"iopub_welcome" in b"".join(front.recv_multipart())
+        finally:
+            over.set()
 
 
 def test_it_ends_while_one_takes_nothing(tmp_path: Path) -> None:

@@ -143,6 +143,7 @@ PIECES = st.sampled_from(
 @given(st.lists(PIECES | st.text(max_size=4), max_size=9).map("".join))
 @example("[fe80::1%eth0]/9999")
 @example("me@far:22/./u:/run/a b")
+@example("far///")
 def test_whatever_is_taken_as_a_location_is_harmless(text: str) -> None:
     """… and reads the same when it is written and read again, so nothing is told about another place than is used."""
     for whole in (text, "ssh://" + text):

@@ -47,7 +47,7 @@ def test_the_first_session_takes_it(server: EmbeddedServer) -> None:
 def test_it_ends_if_nobody_takes_it(server: EmbeddedServer) -> None:
     with connected(server, "process") as pi:
         wait_until(lambda: len(pi.evaluate(f"{PRESTART}._there")) == 1, "the child that is ready")
-        pi.execute(f"{PRESTART}._give_up()")
+        pi.execute(f"{PRESTART}.drop()")
         assert children(server) == []
         with connected(server, "child") as other:
             assert children(server) == [other.modules.os.getpid()]

@@ -93,6 +93,19 @@ def test_one_event_larger_than_what_passes(
         assert link.cuts > 3
 
 
+def test_a_large_result_on_a_quick_link(far: Remote, link: FlakyLink) -> None:
+    """It comes in pieces, of which the next is always on its way; each cut is somewhere else in them."""
+    reply, shown = told(far, "runs.append(1); 'x' * 9_000_000")
+    assert shown[-1]["content"]["data"]["text/plain"] == repr("x" * 9_000_000)
+    link.cut_every(2_500_000)
+    reply, shown = told(far, "runs.append(2); 'y' * 9_000_000")
+    link.cut_every(None)
+    assert reply["status"] == "ok"
+    assert [event["content"]["data"]["text/plain"] for event in shown] == [repr("y" * 9_000_000)]
+    assert far["runs"] == [1, 2]
+    assert link.cuts > 2
+
+
 def test_a_long_cell(far: Remote, link: FlakyLink) -> None:
     """It goes there in portions, and runs once."""
     link.cut_every(3000)

@@ -28,13 +28,13 @@ logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
 OPTIONS: dict[str, Any] = {"nthreads": 1, "memory_limit": "1 GiB"}
 # Not at the usual port, which tests beside this one may want.
-_DASHBOARD = {"dashboard_address": "127.0.0.1:0"}
+DASHBOARD = {"dashboard_address": "127.0.0.1:0"}
 
 
 @contextlib.contextmanager
 def cluster(*args: Any, **options: Any) -> Iterator[tuple[FlameCluster, distributed.Client]]:
     """A cluster and its client, when all workers are there."""
-    options = {"quiet": True, "worker_options": OPTIONS, "scheduler_options": _DASHBOARD, **options}
+    options = {"quiet": True, "worker_options": OPTIONS, "scheduler_options": DASHBOARD, **options}
     with FlameCluster(*args, **options) as made, distributed.Client(made, set_as_default=False) as client:
         if made.worker_spec:
             client.wait_for_workers(len(made.worker_spec), timeout=60)

@@ -8,11 +8,18 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import psutil
-from farside import wait_until
+import pytest
+from farside import FlameServer, wait_until
 from needs import missing
+
+from flame_kernel.connect.connection import Connection
+from flame_kernel.connect.target import Target
+from flame_kernel.errors import CannotConnect
 
 
 def _program(name: str) -> str:
@@ -117,3 +124,45 @@ class Sshd:
                     one.terminate()
             process.wait(10)
             psutil.wait_procs(family, 10)
+
+
+# -- our ways through it
+
+
+def through(server: FlameServer) -> str:
+    """Where it is, behind the host ``far``."""
+    place = server.location
+    return f"ssh://far/{place if place.startswith('./u:') else place.rpartition(':')[2]}"
+
+
+def answer(target: Target) -> Any:
+    """42, from the server there."""
+    with contextlib.closing(Connection(target)) as connection:
+        return connection.call("evaluate", "6 * 7")
+
+
+def ssh_processes() -> list[psutil.Process]:
+    """The ssh processes below this one."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name() == "ssh":
+                found.append(process)
+    return found
+
+
+def ways() -> list[Path]:
+    """The folders of open tunnels."""
+    return list(Path(tempfile.gettempdir()).glob("flame-ssh-*"))
+
+
+def refused(target: Target, cause: str) -> str:
+    """Why there is no connection, in the sentence for the user; nothing is left of it."""
+    with pytest.raises(CannotConnect) as caught:
+        Connection(target).close()
+    assert caught.value.cause == cause, caught.value
+    assert not ssh_processes()
+    assert not ways()
+    text = str(caught.value)
+    assert "\n" not in text
+    return text

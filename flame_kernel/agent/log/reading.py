@@ -9,10 +9,13 @@ import os
 import time
 
 from .. import sockets
+from ..wire import chunks
 from ..wire import message as wire
 
 # Bytes of the smallest piece.
 LEAST = 128
+# Readers that ask for larger pieces want batches of half as many bytes: only buffers make an answer larger than that.
+EXACT = 1 << 13
 # The event types that ``replay`` gives. Comm messages are left out: the state of their widgets has changed since.
 OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output")
 
@@ -20,20 +23,20 @@ OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "er
 class Kept:
     """An answer that is sent in pieces, with a name of its own."""
 
-    def __init__(self, whole):
-        self.whole = whole
+    def __init__(self, parts):
+        self.whole = chunks.Outgoing(parts)
         self.mark = os.urandom(8).hex()
 
     def piece(self, at, most):
         """The result of an op: at most ``most`` bytes of the answer, from ``at`` on."""
-        piece = self.whole[at : at + max(most, LEAST)]
-        return {"piece": {"mark": self.mark, "at": at, "size": len(self.whole)}}, [piece]
+        piece = b"".join(self.whole.piece(at, max(most, LEAST)))
+        return {"piece": {"mark": self.mark, "at": at, "size": self.whole.size}}, [piece]
 
 
 def poll(log, request, wait):
     """The events after those that the owner has: see ``EventLog.poll``."""
     most, kept = request.get("most"), log.kept
-    if kept is not None and most and request.get("mark") == kept.mark and 0 < request["at"] < len(kept.whole):
+    if kept is not None and most and request.get("mark") == kept.mark and 0 < request["at"] < kept.whole.size:
         log.acted_on = time.monotonic()
         return kept.piece(request["at"], most)
     connection = sockets.current()
@@ -46,10 +49,10 @@ def poll(log, request, wait):
         request.get("after"),
     )
     plain, buffers = wire.encode_events(batch)
-    if most and batch:
-        whole = wire.encode({"events": plain}, buffers)
-        if len(whole) > max(most, LEAST):
-            log.kept = kept = Kept(whole)
+    if most and batch and (most <= EXACT or sum(map(len, buffers)) > most):
+        kept = Kept(wire.parts({"events": plain}, buffers))
+        if kept.whole.size > max(most, LEAST):
+            log.kept = kept
             return kept.piece(0, most)
     return {"events": plain}, buffers
 

@@ -6,6 +6,7 @@ import sys
 import tempfile
 
 from . import session
+from .child import spare
 from .monitor import gpus
 
 # Packages that cells may want. Their versions are found without importing them.
@@ -13,12 +14,13 @@ PACKAGES = ("IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow", "cloudp
 
 
 def report():
-    """``{python, implementation, pyro, workers, packages, folder, free, journal, gpus}``.
+    """``{python, implementation, pyro, workers, packages, folder, free, journal, gpus, spare}``.
 
     workers   [busy, maximum] of the pool that serves connections; None if there is no pool
     packages  name -> version, "" if it cannot be found, None if the package is not installed
     folder    the folder for output that nobody has read yet, "" if there is none; ``free``: bytes free there;
               ``journal``: the bytes of output that a session keeps by default
+    spare     the process id of the one that is ready for the next child, or None
     """
     folder, free = _temp_folder()
     return {
@@ -31,6 +33,7 @@ def report():
         "free": free,
         "journal": session.JOURNAL,
         "gpus": gpus.gpus({os.getpid()}),
+        "spare": spare.pid(),
     }
 
 

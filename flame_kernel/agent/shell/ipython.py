@@ -53,6 +53,16 @@ def available():
     return None
 
 
+def prepare():
+    """Import what a shell will need."""
+    if available() is None:
+        try:
+            with hooks.quiet_import():
+                ipython_class.prepare()
+        except Exception:  # a broken installation; the shell itself meets that again, and reports it
+            pass
+
+
 class IPythonShell:
     """Has the same interface as ``mini.MiniShell``.
 

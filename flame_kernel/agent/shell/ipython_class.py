@@ -31,10 +31,22 @@ _shell_class = None
 
 def build(shell, host):
     """The InteractiveShell for an IPythonShell. Call it inside ``hooks.quiet_import()``."""
+    return _class()(shell, host)
+
+
+def prepare():
+    """Make its class, and import what IPython imports only when it makes a shell."""
+    _class()
+    for name in ("application", "completer", "completerlib", "debugger", "magics", "oinspect"):
+        importlib.import_module("IPython.core." + name)
+    import pdb  # noqa: F401, T100
+
+
+def _class():
     global _shell_class
     if _shell_class is None:
         _shell_class = _make_class()
-    return _shell_class(shell, host)
+    return _shell_class
 
 
 def _make_class():

@@ -70,11 +70,16 @@ class WireError(ValueError):
 
 def encode(message, buffers=()):
     """One message as bytes; ``message`` is a JSON-able ``dict``, ``buffers`` are bytes-like, in order."""
+    return b"".join(parts(message, buffers))
+
+
+def parts(message, buffers=()):
+    """The parts of the bytes of ``encode``, which are not copied."""
     text = _encoder.encode(message).encode("ascii")
     views = [memoryview(b).cast("B") if not isinstance(b, bytes) else b for b in buffers]
     head = _HEAD.pack(MAGIC, len(text), len(views))
     sizes = struct.pack(">%dQ" % len(views), *[len(v) for v in views])
-    return b"".join([head, sizes, text] + views)
+    return [head, sizes, text] + views
 
 
 def decode(data, limit=None):

@@ -28,7 +28,7 @@ from ...wire import message as wire
 from .. import descriptors, program_pipes
 from ..interrupt import outcome
 from ..monitor import monitor, top
-from . import exit_reason, fork_server, loopback, prestart, processes, stops
+from . import exit_reason, fork_server, loopback, prestart, processes, spare, stops
 from . import stacks as child_stacks
 from .frames import Frames, send_frame
 
@@ -121,7 +121,10 @@ class ChildCore:
 
     def _new_process(self):
         warm = self._shell != "mini"
-        return prestart.take() or fork_server.start(self._bundle, warm, len(_children)) or processes.start()
+        return spare.take(self._bundle, warm, len(_children)) or processes.start()
+
+    def _is_busy(self):
+        return bool(self._running)
 
     @property
     def is_dead(self):
@@ -169,6 +172,7 @@ class ChildCore:
             ended = process.reap(float("inf"))
         process.end_group()
         _children.discard(process.pid)
+        spare.child_ended()
         for left in (folder, *compiler.folders(self.session_id, process.pid)):  # the latter come from a debugger
             tempdirs.remove(left)
         process.close()
@@ -199,6 +203,7 @@ class ChildCore:
                 self.tell(request_id, outcome(event["content"]))
         elif kind == "ready":
             self.described = event["content"]
+            spare.keep(self._bundle, self._shell != "mini", self._is_busy, lambda: _children)
         event.pop("number", None)
         if "buffers" in event:
             event["buffers"] = [bytes(b) for b in event["buffers"]]

@@ -2,8 +2,9 @@
 in a tenth of the time that an interpreter takes to start. Linux only: elsewhere a fork that starts no other program is
 not safe.
 
-It is started for the fifth child that lives at the same time, and ends with the last one that it has forked. It has no
-threads, and forks only while what it got from the server when it started still is what a new child would get.
+It is kept ready for the next child, see ``spare``. Where that is not wanted, it is started for the fifth child that
+lives at the same time, and ends with the last one that it has forked. It has no threads, and forks only while what it
+got from the server when it started still is what a new child would get.
 
 This file has both ends of it. `start` and ``ForkServer`` are the server's; `serve` is its own.
 """
@@ -18,18 +19,23 @@ import time
 import types
 
 from ... import pyro
-from ...shell import ipython
 from ...wire import message as wire
 from .. import descriptors
 from . import exit_reason, processes
-from .frames import FORKS, Frames, send_frame
+from .frames import FORKS, WARM, Frames, send_frame
 
-# Whether there can be one: with other Pythons than CPython it has not been tried.
-POSSIBLE = sys.platform == "linux" and sys.implementation.name == "cpython" and processes.POSIX
-# So many children are started without it: it takes as long to start as one of them, and is a process more.
+# Whether there can be one: with other Pythons than CPython it has not been tried. It counts its threads in /proc.
+POSSIBLE = (
+    sys.platform == "linux"
+    and sys.implementation.name == "cpython"
+    and processes.POSIX
+    and os.path.isdir("/proc/self/task")
+)
+# So many children are started without it where none is kept: it takes as long to start as one of them, and is a process
+# more.
 FEW = 4
-# Seconds for its answer: it may have to import IPython first, on a busy machine.
-PATIENCE = 30.0
+# Seconds for its answer: when it starts, since it may import IPython on a busy machine; and when it forks.
+PATIENCE, SOON = 30.0, 5.0
 # The longest pause between two looks whether a child has ended, in seconds.
 LOOK = 0.05
 # Its answer that it can fork, and modules with numbers or loops that forks would have in common: then it cannot.
@@ -41,23 +47,23 @@ _lock = threading.Lock()
 _present = []  # the ForkServer
 _refused = []  # why there is none on this server
 _pids = set()
-# What is compared of this process's status.
-_STATUS = ("Umask", "Uid", "Gid", "Groups", "SigIgn", "NoNewPrivs", "Seccomp", "CapEff", "CapBnd", "Cpus_allowed:")
 
 
 def start(bundle, warm, others):
     """A child that was forked, or None: an interpreter is to be started. ``warm``: it needs IPython; ``others``: how
     many children live."""
-    if not POSSIBLE or others < FEW or _refused or pyro.is_multiplex():
+    if not POSSIBLE or _refused or pyro.is_multiplex() or (others < FEW and not _present):
         return None
     with _lock:
         try:
-            under = _conditions()
-            if _present and not _present[0].suits(under):
+            under = processes.conditions()
+            if _present and not _present[0].suits(under, warm):
                 _present.pop().retire()
+            if not _present and others < FEW:
+                return None
             if not _present:
-                _present.append(ForkServer(bundle, under))
-            return ForkedProcess(_present[0], warm)
+                _present.append(ForkServer(bundle, under, warm))
+            return ForkedProcess(_present[0])
         except OSError as e:
             if not _present or not _present[0].is_lost:  # it would refuse again
                 _refused.append(str(e))
@@ -66,31 +72,59 @@ def start(bundle, warm, others):
             return None
 
 
+def make(bundle, warm):
+    """Have one ready, which stays until ``drop``; returns whether there is one. ``warm``: with IPython."""
+    if not POSSIBLE or _refused:
+        return False
+    under = processes.conditions()
+    try:
+        made = ForkServer(bundle, under, warm)  # without the lock: a child that comes meanwhile does not wait for it
+    except OSError as e:
+        _refused.append(str(e))
+        return False
+    with _lock:
+        if _present and _present[0].suits(under, warm):
+            made.retire()
+        else:
+            while _present:
+                _present.pop().retire()
+            _present.append(made)
+        _present[0].is_kept = True
+    return True
+
+
+def ready():
+    """The process id of the one that can fork now; None if there is none."""
+    with _lock:
+        suits = _present and _present[0].suits(processes.conditions(), False)
+        return _present[0].pid if suits else None
+
+
+def drop():
+    """Keep none any more: the one that is there ends with its last child."""
+    with _lock:
+        while _present:
+            _present.pop().retire()
+
+
 def pids():
     """The process ids of those that live, in a set."""
     return set(_pids)
-
-
-def _conditions():
-    """What a child gets from this process when it starts, as far as it may change meanwhile."""
-    import resource
-
-    with open("/proc/self/status") as f:
-        status = [line for line in f if line.startswith(_STATUS)]
-    limits = [resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_")]
-    with open("/proc/self/cgroup") as f:
-        return processes.conditions(), status, limits, os.getpriority(os.PRIO_PROCESS, 0), f.read()
 
 
 class ForkServer:
     """A fork server, as this process sees it. Raises OSError if it does not start.
 
     under    the conditions in which it was started
+    is_warm  it has imported IPython
     is_lost  it has not answered: it was killed, or stopped
+    is_kept  it stays when its last child has ended
     """
 
-    def __init__(self, bundle, under):
+    def __init__(self, bundle, under, warm):
         self.under = under
+        self.is_warm = warm
+        self.is_kept = False
         self._lock = threading.Lock()
         self._children = 0
         self.is_lost = False
@@ -102,7 +136,10 @@ class ForkServer:
             self._socket.settimeout(PATIENCE)
             for part in bundle():
                 send_frame(self._socket, part)
+            if warm:
+                send_frame(self._socket, WARM)
             self._ask_in_turn(FORKS)
+            self._socket.settimeout(SOON)
         except BaseException:  # raised again, whatever it is; the process does not stay
             self._end()
             raise
@@ -110,15 +147,20 @@ class ForkServer:
     def __repr__(self):
         return "<ForkServer %d, %d children>" % (self._process.pid, self._children)
 
-    def suits(self, under):
-        """Whether a child may come from it now."""
-        return self.under == under and not self.is_lost and self._process.popen.poll() is None
+    @property
+    def pid(self):
+        return self._process.pid
 
-    def fork(self, warm, numbers):
+    def suits(self, under, warm):
+        """Whether a child may come from it now. ``warm``: it needs IPython."""
+        fits = self.under == under and (self.is_warm or not warm)
+        return fits and not self.is_lost and self._process.popen.poll() is None
+
+    def fork(self, numbers):
         """The process id of a new child, which gets these descriptors. Raises OSError."""
         with self._lock:
             self._process.give(numbers)
-            answer = self._ask_in_turn(wire.encode({"op": "fork", "warm": warm}))
+            answer = self._ask_in_turn(wire.encode({"op": "fork"}))
             self._children += 1
         return answer["pid"]
 
@@ -156,7 +198,7 @@ class ForkServer:
         self._end_if_idle()
 
     def _end_if_idle(self):
-        if self._children > 0:
+        if self._children > 0 or (self.is_kept and self in _present):
             return
         if self in _present:
             _present.remove(self)
@@ -176,15 +218,14 @@ class ForkedProcess(processes.PosixProcess):
 
     has_agent = True
 
-    def __init__(self, server, warm):
+    def __init__(self, server):
         self._server = server
-        self._warm = warm
         processes.PosixProcess.__init__(self)
 
     def _begin(self, given):
         standard = [descriptors.opened(number) for number in (1, 2)]
         try:
-            return self._server.fork(self._warm, given + standard)
+            return self._server.fork(given + standard)
         finally:
             for number in standard:
                 os.close(number)
@@ -233,8 +274,6 @@ def serve(sock, frames, go_on_without_server):
             send_frame(sock, wire.encode({"ended": ended}))
             continue
         given = descriptors.received(taker, GIVEN)
-        if message["warm"]:
-            ipython.available()
         answer = _readiness()
         if answer == READY:
             try:

@@ -1,7 +1,9 @@
-"""A child that is started before a session asks for it, by a kernel's own server: its session comes next.
+"""A child that is started before a session asks for it: the next session in a child takes it, if nothing has changed
+since.
 
-So an interpreter starts, and IPython is imported, while the kernel itself is still being imported. The first session in
-a child takes it, if nothing has changed since; if none does, it ends after a minute.
+A kernel's own server starts one at once. So an interpreter starts, and IPython is imported, while the kernel itself is
+still being imported; if no session takes it, it ends after a minute. Other servers keep one where no fork server can
+be, see ``spare``.
 """
 
 import os
@@ -23,7 +25,41 @@ _pids = set()
 def begin(bundle, warm):
     """Start it; ``bundle`` returns the agent as ``frames.agent_frames`` makes it; ``warm``: it imports IPython, too."""
     if processes.POSIX:
-        _begun.append(threads.start("prestart", _start, bundle, warm))
+        _begun.append(threads.start("prestart", _begin, bundle, warm))
+
+
+def make(bundle, warm):
+    """Have one ready, which stays until ``drop``; returns whether there is one."""
+    try:
+        under, process = processes.conditions(), processes.start()
+    except OSError:
+        return False
+    _pids.add(process.pid)
+    try:
+        for part in bundle():
+            send_frame(process.connect(), part)
+        if warm:
+            send_frame(process.connect(), WARM)
+    except OSError:  # it has ended
+        _end(process)
+        return False
+    process.has_agent = True
+    _there.append((process, under))
+    return True
+
+
+def ready():
+    """The process id of the one that a session can take now; None if there is none."""
+    with _lock:
+        return next((process.pid for process, under in _there if _suits(process, under)), None)
+
+
+def drop():
+    """End those that no session has taken."""
+    process, _ = _taken()
+    while process is not None:
+        _end(process)
+        process, _ = _taken()
 
 
 def take():
@@ -31,7 +67,7 @@ def take():
     if _begun:
         _begun.pop().join()
     process, under = _taken()
-    if process is None or (under == processes.conditions() and process.popen.poll() is None):
+    if process is None or _suits(process, under):
         return process
     threads.start("prestart", _end, process)
     return None
@@ -42,24 +78,13 @@ def pids():
     return set(_pids)
 
 
-def _start(bundle, warm):
-    under = processes.conditions()
-    try:
-        process = processes.start()
-    except OSError:
-        return
-    _pids.add(process.pid)
-    try:
-        for part in bundle():
-            send_frame(process.connect(), part)
-        if warm:
-            send_frame(process.connect(), WARM)
-    except OSError:  # it has ended
-        _end(process)
-        return
-    process.has_agent = True
-    _there.append((process, under))
-    threads.later(PATIENCE, "prestart", _give_up)
+def _begin(bundle, warm):
+    if make(bundle, warm):
+        threads.later(PATIENCE, "prestart", drop)
+
+
+def _suits(process, under):
+    return under == processes.conditions() and process.popen.poll() is None
 
 
 def _taken():
@@ -68,12 +93,6 @@ def _taken():
         if process is not None:
             _pids.discard(process.pid)
         return process, under
-
-
-def _give_up():
-    process, _ = _taken()
-    if process is not None:
-        _end(process)
 
 
 def _end(process):

@@ -24,17 +24,38 @@ POSIX = hasattr(os, "killpg") and hasattr(os, "wait4") and hasattr(socket, "SCM_
 WINDOWS = os.name == "nt"
 # Signals by the numbers that they have where they exist.
 KILL = getattr(signal, "SIGKILL", 9)
+# What is compared of this process's status, on Linux.
+_STATUS = ("Umask", "Uid", "Gid", "Groups", "SigIgn", "NoNewPrivs", "Seccomp", "CapEff", "CapBnd", "Cpus_allowed:")
 # Seconds between two looks whether a process has ended.
 LOOK = 0.02
 
 
 def conditions():
-    """What a child gets from the server when it starts, for comparison."""
+    """What a child gets from the server when it starts, as far as that may change meanwhile and can be read."""
     try:
         folder = os.getcwd()
     except OSError:  # it was deleted
         folder = None
-    return folder, dict(os.environ)
+    limits, told = [], ()
+    if POSIX:
+        import resource
+
+        limits = [resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_")]
+        limits.append((os.getpriority(os.PRIO_PROCESS, 0), os.getuid(), os.geteuid(), os.getgid(), os.getegid()))
+    if sys.platform == "linux":
+        told = (
+            tuple(line for line in _lines("/proc/self/status") if line.startswith(_STATUS)),
+            _lines("/proc/self/cgroup"),
+        )
+    return folder, dict(os.environ), limits, told
+
+
+def _lines(path):
+    try:
+        with open(path) as f:
+            return f.readlines()
+    except OSError:  # /proc is not mounted
+        return []
 
 
 def start():
@@ -164,7 +185,8 @@ class ApartProcess:
 
     def connect(self):
         """The socket over which the two talk, once the child has connected. Raises OSError."""
-        self._socket = self._listener.accept(lambda: self.popen.poll() is None)
+        if self._socket is None:
+            self._socket = self._listener.accept(lambda: self.popen.poll() is None)
         return self._socket
 
     def signal(self, sign):
