@@ -1,4 +1,4 @@
-"""Who holds an object, as the agent finds it on every Python; nothing of the user's code runs, nothing of ours shows."""
+"""Who holds an object, as the agent finds it on every Python; none of the user's code runs, nothing of ours shows."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_all_that_can_hold(each_python: Python) -> None:
     }
     assert expected <= edges, expected - edges
     assert {(how, name) for holder, _, how, name in edges if holder.endswith("OrderedDict of 1")} == {("key", "'a'")}
-    # Python tells the names of variables from 3.12 on; before that, but for 3.6, the collector sees no function that runs.
+    # Python tells the names of variables from 3.12 on; from 3.7 to 3.11 not even which function that runs has them.
     named = each_python.version >= (3, 12)
     assert ("generator feed", me, "local", "batch" if named else "") in edges
     running = {name for holder, _, how, name in edges if holder.startswith("run, ") and how == "local"}
