@@ -83,12 +83,15 @@ class Search:
             node[3] = FAR if self._depths[number] == STEPS else SLOW
             return
         self._fresh = 0
+        if not self._all_shown(number, one):
+            node[3] = MORE
+
+    def _all_shown(self, number, one):
+        """Note what holds an object; False if there is no room for all of it."""
         for place, name in self._variables.get(id(one), ()):
-            if variables(self._frames[place]).get(name) is one and not self._hold(
-                number, self._frames[place], LOCAL, name
-            ):
-                node[3] = MORE
-                return
+            frame = self._frames[place]
+            if variables(frame).get(name) is one and not self._hold(number, frame, LOCAL, name):
+                return False
         found = self._referrers(one)
         for is_first in (True, False):  # the globals of modules come first: that is where a user looks
             for holder in found:
@@ -96,8 +99,8 @@ class Search:
                     id(holder) not in self._ours and (type(holder) is dict and self._is_globals(holder)) is is_first
                 )
                 if is_now and not self._add_holder(number, holder):
-                    node[3] = MORE
-                    return
+                    return False
+        return True
 
     def _referrers(self, one):
         found = self._found.get(id(one))
