@@ -149,6 +149,26 @@ def test_a_suitable_version_of_the_host_is_left_unless_upgraded(
             pi.install("-U", "gamma", *found(house), progress=False)
 
 
+def test_two_sessions_at_once(far: Callable[..., FlameServer], house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, put, sent = far(), packages.transfer.put, []
+
+    def send(session: Any, paths: Any, inbox: str, **more: Any) -> None:
+        put(session, paths, inbox, **more)
+        sent.append(inbox)
+        if len(sent) == 1:  # another one is done with the wheel that both have sent, and sends more
+            os.unlink(inbox + os.path.basename(paths[0]))
+            (Path(inbox) / "other-1.0-py3-none-any.whl").touch()
+
+    monkeypatch.setattr(packages.transfer, "put", send)
+    with flame.connect(server.location, shell="mini") as before, light(server.location) as pi:
+        assert pi.install("beta", *found(house), progress=False).packages == {"beta": "1.0"}
+        assert len(sent) == 2
+        assert os.listdir(sent[0]) == ["other-1.0-py3-none-any.whl"]
+        # One that has run before there were any packages finds them when it asks for them.
+        assert str(before.install("beta", *found(house))).endswith("has beta 1.0 already")
+        assert before.evaluate("__import__('beta').version") == "1.0"
+
+
 def test_in_a_session_that_runs(far: Callable[..., FlameServer], home: Path, house: Path) -> None:
     wheel(house, "beta", "2.0")
     wheel(house, "needsold", requires=("beta<2",), files={"needsold.pth": "import sys; sys.ran = True"})
