@@ -26,6 +26,7 @@ from ..forward import commands as forwarding
 from ..forward.forwards import Forwards
 from ..hot.commands import FIXES
 from ..packages.commands import carry_out, read, without_there
+from ..packages.pip import Stop
 from ..profile.asking import ProfileOptions, Taking, finished, gathered, live
 from ..profile.holders import Holders
 from ..profile.memory import memory
@@ -395,10 +396,16 @@ class Commands:
         def consent(question: str) -> bool:
             return agrees(cell.ask, question)
 
-        def work() -> str:
-            return carry_out(session, asked, consent, lambda text: self._say(cell, text), progress=False)
+        stop = Stop()
 
-        self._say(cell, await self._waits.until(on_thread(work, "pip")))
+        def work() -> str:
+            return carry_out(session, asked, consent, lambda text: self._say(cell, text), False, stop)
+
+        try:
+            self._say(cell, await self._waits.until(on_thread(work, "pip")))
+        except Stopped:
+            stop()
+            raise
 
     # -- once more ---------------------------------------------------------------------------------------------------
 
