@@ -1,20 +1,20 @@
 """Selects the packages that a far side needs from those that pip found: by the far side's markers, without what it has.
 
 pip evaluates markers such as ``python_version < "3.11"`` for the Python that runs it, not for the target's.
+
+``packaging`` is imported inside functions: that takes as long as a session does to begin, and few install something.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from packaging.markers import InvalidMarker
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from typing import TYPE_CHECKING, Any
 
 from ..errors import FlameError
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 
 @dataclass
@@ -107,6 +107,9 @@ def broken(
 def _requirements(
     texts: Iterable[str], environment: Mapping[str, str], extras: frozenset[str]
 ) -> Iterable[Requirement]:
+    from packaging.markers import InvalidMarker
+    from packaging.requirements import InvalidRequirement, Requirement
+
     for text in texts:
         try:
             one = Requirement(text)
@@ -119,10 +122,14 @@ def _requirements(
 
 def plain(name: str) -> str:
     """A package's name in the form for comparing (PEP 503)."""
+    from packaging.utils import canonicalize_name
+
     return str(canonicalize_name(name))
 
 
 def _does(requirement: Requirement, version: str) -> bool:
+    from packaging.version import InvalidVersion, Version
+
     try:
         return requirement.specifier.contains(Version(version), prereleases=True)
     except InvalidVersion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ import pytest
 from farside import FlameServer, wait_until
 
 import flame
+from flame_kernel.agent.session.child.fork_server import FEW
 from flame_kernel.commands import sessions
 from flame_kernel.connect.target import Target
 from flame_kernel.remote.remote import Remote
@@ -194,3 +196,19 @@ def test_none_where_it_is_forbidden_or_there_is_one_session(monkeypatch: pytest.
                 assert inside.evaluate(kept) == []
     finally:
         own.close()
+
+
+def test_the_one_that_many_children_have_begun_stays(far: Far) -> None:
+    far.set(SOON=300)
+    with contextlib.ExitStack() as stack:
+        for _ in range(FEW):
+            stack.enter_context(far.child())
+        with far.child() as fifth:
+            spare = parent(fifth)
+            assert spare != far.server.pid
+            assert far.ready() == spare
+            far.inside.execute("room['spare']._wake.set()")
+            wait_until(lambda: not far.look("room['spare']._wanted"), "its being kept")
+        with far.child() as sixth:
+            assert parent(sixth) == spare
+    gone(spare)

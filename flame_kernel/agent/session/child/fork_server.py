@@ -93,11 +93,13 @@ def make(bundle, warm):
     return True
 
 
-def ready():
-    """The process id of the one that can fork now; None if there is none."""
+def ready(keep=False):
+    """The process id of the one that can fork now; None if there is none. ``keep``: it stays until ``drop``."""
     with _lock:
-        suits = _present and _present[0].suits(processes.conditions(), False)
-        return _present[0].pid if suits else None
+        if not (_present and _present[0].suits(processes.conditions(), False)):
+            return None
+        _present[0].is_kept = _present[0].is_kept or keep
+        return _present[0].pid
 
 
 def drop():
