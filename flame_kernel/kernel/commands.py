@@ -28,6 +28,7 @@ from ..hot.commands import FIXES
 from ..packages.commands import carry_out, read, without_there
 from ..packages.pip import Stop
 from ..profile.asking import ProfileOptions, Taking, finished, gathered, live
+from ..profile.holders import Holders
 from ..profile.memory import memory
 from ..session.session import Session
 from ..session.user import agrees
@@ -310,7 +311,12 @@ class Commands:
     async def _memory(self, cell: Cell, line: Line) -> None:
         session, what = await self.session(False), memory_look(line.values)
         look = on_thread(lambda: memory(session, what, line["of"] or ""), "memory")
-        self._say(cell, await self._waits.until(look))
+        shown = await self._waits.until(look)
+        if not isinstance(shown, Holders):
+            self._say(cell, shown)
+            return
+        content = {"data": shown.bundle(), "metadata": {}, "transient": {}}
+        self._publisher.message(cell.request_id, "display_data", content)
 
     async def _profile(self, cell: Cell, line: Line) -> None:
         if line["end"]:
