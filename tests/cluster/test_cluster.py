@@ -107,8 +107,8 @@ def test_what_a_worker_does_not_take_is_said(servers: list[FlameServer]) -> None
 
 
 def test_the_first_cause_in_a_log_is_the_error() -> None:
-    log = "Traceback …\nsocket.gaierror: [Errno -2] Name or service not known\n\nThe above exception was the direct cause "
-    log += "of the following exception:\n\nTraceback …\nRuntimeError: Nanny failed to start.\n"
+    log = "Traceback …\nsocket.gaierror: [Errno -2] Name or service not known\n\nThe above exception was the "
+    log += "direct cause of the following exception:\n\nTraceback …\nRuntimeError: Nanny failed to start.\n"
     assert error_in(log) == "socket.gaierror: [Errno -2] Name or service not known"
     assert error_in("no error\nValueError: 5\n") == "ValueError: 5"
 
