@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -147,6 +148,27 @@ def test_a_suitable_version_of_the_host_is_left_unless_upgraded(
         assert (done.packages, done.kept) == ({"beta": "1.0"}, {"gamma": "1.0"})
         with pytest.raises(FlameError, match="--first"):
             pi.install("-U", "gamma", *found(house), progress=False)
+
+
+def test_two_sessions_at_once(far: Callable[..., FlameServer], house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, put, sent = far(), packages.transfer.Transfer.put, []
+
+    def send(transfer: Any, paths: Any, inbox: str) -> Any:
+        done = put(transfer, paths, inbox)
+        sent.append(inbox)
+        if len(sent) == 1:  # another one is done with the wheel that both have sent, and sends more
+            os.unlink(inbox + os.path.basename(paths[0]))
+            (Path(inbox) / "other-1.0-py3-none-any.whl").touch()
+        return done
+
+    monkeypatch.setattr(packages.transfer.Transfer, "put", send)
+    with flame.connect(server.location, shell="mini") as before, light(server.location) as pi:
+        assert pi.install("beta", *found(house), progress=False).packages == {"beta": "1.0"}
+        assert len(sent) == 2
+        assert os.listdir(sent[0]) == ["other-1.0-py3-none-any.whl"]
+        # One that has run before there were any packages finds them when it asks for them.
+        assert str(before.install("beta", *found(house))).endswith("has beta 1.0 already")
+        assert before.evaluate("__import__('beta').version") == "1.0"
 
 
 def test_in_a_session_that_runs(far: Callable[..., FlameServer], home: Path, house: Path) -> None:
@@ -305,13 +327,14 @@ def test_markers_are_read_for_the_far_side() -> None:
     assert closure.needed(entries, {**old, "os_name": "nt"}, {"tomli": "2.0"}, {}).names == ["a-b", "win"]
 
 
-def test_pip_reads_markers_as_the_far_side_would(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_reads_markers_as_the_far_side_would(tmp_path: Path, house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those of the user's own requirements; and what only our Python would need is not looked for."""
     monkeypatch.setenv("PIP_REQUIRE_VIRTUALENV", "1")  # is of installations here
     wheel(house, "both", requires=("no-such; python_version >= '3.9'", "gamma"))
     (house / "wanted.txt").write_text("both; python_version < '3.9'\ndelta; python_version > '3.8'\n")
     words, options = pip.split(["epsilon; python_version < '3.9'", f"-r{house / 'wanted.txt'}", *found(house)])
-    entries = pip.resolve(words, options, [], {"python_version": "3.8"}, "")
+    runs = pip.Pip(options, [], {"python_version": "3.8"}, "Python 3.8", str(tmp_path), pip.Stop())
+    entries = runs.resolve(words)
     assert sorted(one["metadata"]["name"] for one in entries) == ["both", "epsilon", "gamma"]
 
 
@@ -323,6 +346,13 @@ def test_extras_that_do_not_exist_and_what_breaks_others() -> None:
     requires = {"old": ["a<2", "x; extra == 'more'"], "new": ["a>=1"], "a": ["old<1"]}
     said = closure.broken(requires, {}, {"old": "1.0", "new": "1.0", "a": "2"}, {"a"})
     assert said == ["old 1.0, sent before, needs a<2"]
+
+
+def test_what_pip_says_is_told_whole() -> None:
+    said = pip._why("WARNING: x\nERROR: These do not:\n    beta --hash=sha256:1\n    gamma\nnotice\nERROR: end\n", "")
+    assert said == "pip: These do not: beta --hash=sha256:1 gamma; end"
+    drawn = pip._why("error: failed\n\n× Failed to connect to x\n╰─> [Errno 111] Connection refused\n\nhint: so", "")
+    assert drawn == "pip: Failed to connect to x; [Errno 111] Connection refused"
 
 
 def test_words_for_pip() -> None:
@@ -337,6 +367,7 @@ def test_words_for_pip() -> None:
         ([["a"]], r"\['a'\] is no requirement"),
         ([b"a"], "b'a' is no requirement"),
         (["a", " "], "' ' is no requirement"),
+        (["a\0b"], "is no requirement"),
     ):
         with pytest.raises(FlameError, match=said):
             pip.split(wrong)
@@ -361,6 +392,20 @@ def test_in_the_kernel(far: Callable[..., FlameServer], home: Path, house: Path)
         assert k.execute("import beta; beta.version").result == "'1.0'"
         assert "alpha 1.0" in k.execute("%flame pip list").stdout
         assert "removed from" in k.execute("%flame pip uninstall --all").stdout
+        with socket.create_server(("127.0.0.1", 0)) as index:  # one that never answers
+            index.settimeout(30)
+            run = k.submit(
+                f"%flame pip install beta -i http://127.0.0.1:{index.getsockname()[1]}/ --proxy= --timeout 99"
+            )
+            asking = index.accept()[0]
+            k.manager.interrupt_kernel()
+            k.wait(run)
+            assert "stopped" in run.traceback
+            asking.settimeout(30)
+            while asking.recv(1 << 16):  # until pip has ended
+                pass
+            asking.close()
+        assert "is for the magics" in k.execute("%flame pip -t pi list").traceback
         assert everything(home) == [] or all(".ipython" in one or ".cache" in one for one in everything(home))
 
 

@@ -92,9 +92,11 @@ def reply(request, owns_process):
     """The content of the reply to a request of kind ``packages``."""
     try:
         if request["op"] == "facts":
+            _put_on_path(owns_process)  # another session may have sent the first ones
             return dict(_facts(), status="ok")
         if request["op"] == "begin":
-            os.makedirs(os.path.join(_prefix(), "wheels"), 0o700, exist_ok=True)
+            for folder in (_prefix(), os.path.join(_prefix(), "wheels")):
+                os.makedirs(folder, 0o700, exist_ok=True)
             return {"status": "ok"}
         with _Lock(_prefix()):
             if request["op"] == "install":
