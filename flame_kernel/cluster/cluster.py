@@ -232,6 +232,10 @@ class FlameCluster(SpecCluster):
                 "distributed.Nanny or distributed.Worker"
             )
         self.ports = Ports(sight.shared, self._threads)
+        for what, options in ("worker_options", self._worker_options), ("scheduler_options", self._scheduler_options):
+            unused = sorted({"host", "port", "worker_port"} & options.keys())
+            if unused:
+                self.say(f"network link chooses addresses itself; {' and '.join(unused)} of {what} not used")
         if why:
             self.say(f"network link, because {why}; what workers send each other crosses this machine")
 

@@ -221,6 +221,10 @@ class Worker(FarProcess):
             await self._give_back()
             self._number = 0
             raise FlameError(f"worker {self.name} at {self.host.label} did not start: {self.why()}")
+        if not self._up.is_set() and not self._ended.is_set():
+            self.owner.say(
+                f"worker {self.name} at {self.host.label} is not there after {STARTING:g} s; it may still come"
+            )
 
     async def _begin(self) -> None:
         options: dict[str, Any] = {

@@ -162,6 +162,7 @@ def test_a_cluster_that_cannot_be_leaves_dasks_log_as_it_was() -> None:
         ({"worker_options": {5: 1}}, "worker_options is a dict of arguments by name"),
         ({"worker_options": {"plugins": {object()}}}, "worker_options are sent as JSON"),
         ({"worker_options": {"memory_limit": "lots"}}, "'lots' is not a size of memory; write it as 4GiB or 500MB"),
+        ({"worker_options": {"name": "mine"}}, "a cluster names its workers itself; leave name out of worker_options"),
         ({"worker_options": {"nthreads": 0}}, "nthreads of a worker is 1 or more, not 0"),
         ({"scheduler_options": "port"}, "scheduler_options is a dict of arguments by name"),
         ({"worker_class": "Nanny"}, "worker_class is a class with its module, such as distributed.Nanny, not 'Nanny'"),
