@@ -258,7 +258,9 @@ def _why(err: str, what: str) -> str:
     if not said:  # as pip draws some of its errors
         said = [found[1] for found in map(_DRAWN.match, lines) if found]
     text = "; ".join(dict.fromkeys(said)) or one_line(plain_text(err).strip()[-500:]) or "it failed"
-    if "No matching distribution" in text or "from versions: none" in text:
+    if "No matching distribution" in text and "from versions: " in text and "from versions: none" not in text:
+        text += f"; those are the versions that have a wheel for {what}"
+    elif "No matching distribution" in text or "from versions: none" in text:
         text += f": there is no wheel of it for {what}; build one (pip wheel NAME, on such a machine) and give its file"
     elif what and "is not a supported wheel on this platform" in text:
         text = text.replace("this platform", what)

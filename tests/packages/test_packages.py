@@ -351,6 +351,9 @@ def test_extras_that_do_not_exist_and_what_breaks_others() -> None:
 def test_what_pip_says_is_told_whole() -> None:
     said = pip._why("WARNING: x\nERROR: These do not:\n    beta --hash=sha256:1\n    gamma\nnotice\nERROR: end\n", "")
     assert said == "pip: These do not: beta --hash=sha256:1 gamma; end"
+    other = pip._why("ERROR: (from versions: 1.0, 2.0)\nERROR: No matching distribution found for beta<1\n", "Python 3")
+    assert other.endswith("(from versions: 1.0, 2.0); No matching distribution found for beta<1; "
+                          "those are the versions that have a wheel for Python 3")  # fmt: skip
     drawn = pip._why("error: failed\n\n× Failed to connect to x\n╰─> [Errno 111] Connection refused\n\nhint: so", "")
     assert drawn == "pip: Failed to connect to x; [Errno 111] Connection refused"
 

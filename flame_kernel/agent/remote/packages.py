@@ -352,7 +352,9 @@ class _State:
                     continue
                 data = wheel.read(name)
                 kind, _, wanted = sums.get(name, "").partition("=")
-                if not wanted or kind not in ("sha256", "sha384", "sha512") or _digest(kind, data) != wanted:
+                if not wanted or kind not in ("sha256", "sha384", "sha512"):
+                    raise Refused("%s has no SHA-256 of %s in its RECORD" % (os.path.basename(path), name))
+                if _digest(kind, data) != wanted:
                     raise Refused("%s in %s is not what its RECORD says" % (name, os.path.basename(path)))
                 mode = wheel.getinfo(name).external_attr >> 16
                 made.append(self._write(self._place(name), data, bool(mode & 0o111)))
