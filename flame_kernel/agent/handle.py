@@ -324,7 +324,7 @@ def _submit(request):
 
 def _do(request):
     session, one = _acting(request), request["request"]
-    new, batch = session.do(one, request["ack"], min(_wait(request), LONGEST_DO), request["limit"])
+    new, batch = session.do(one, int(request["ack"]), min(_wait(request), LONGEST_DO), int(request["limit"]))
     plain, buffers = wire.encode_events(batch)
     return {"new": new, "events": plain}, buffers
 

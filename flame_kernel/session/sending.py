@@ -157,7 +157,7 @@ class Sending:
             request.state = "unknown"
             return False
         request.state = "begun"
-        if events and not polling.take(events):
+        if events and not (polling.take(events) and request.future.done()):
             return False
         self._unread = {key: call.message[key] for key in ("session", "epoch")} if events else None
         call.future.set_result({"new": result["new"]})

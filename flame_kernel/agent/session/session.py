@@ -121,13 +121,12 @@ class Session:
         """The same, and the events after number ``ack`` up to the reply, if that comes within ``wait`` seconds."""
         self.log.acknowledge(ack)
         claim = claims.begin(self.log, request["id"])
-        new = False
         try:
             new = self.submit(request)
+            return new, claims.take(self.log, claim, ack, wait, limit) if new else []
         finally:
-            if not new:
+            if self.log.claim is claim:  # nothing was taken
                 claims.remind(self.log)
-        return new, claims.take(self.log, claim, ack, wait, limit) if new else []
 
     def interrupt(self, request_id, call_id=None, gently=False):
         """Stop a cell; returns what was done. A repeated call does nothing."""
