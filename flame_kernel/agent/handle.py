@@ -16,10 +16,10 @@ call blocks all others, so there they do not wait.
     open      session, ticket, place, shell, client, client_id?, notebook?, attach?, linger?, journal?, when_full?
                                                 make a session or take one up, and become its owner
     submit    session, epoch, request           start a request; a request whose id is known is not started again
-    do        session, epoch, request, ack, wait, limit
-                                                also give the events after ``ack`` up to the reply, if that comes
-                                                within ``wait`` seconds, else none; those up to ``ack`` may be
-                                                forgotten. ``poll`` gives the others, too, until they are acknowledged
+    do        session, epoch, request, ack, after, wait, limit
+                                                also give the events after ``after`` up to the reply, if that comes
+                                                within ``wait`` seconds, else none. ``poll`` gives them, too, until they
+                                                are acknowledged
     read      session, epoch, ack               the events up to ``ack`` have come, and may be forgotten
     submits   session, epoch, request, more     several requests in one call, see ``_submits``
     portion   session, epoch, id, at            the next bytes of a request that is too large for the link, as a buffer:
@@ -325,7 +325,8 @@ def _submit(request):
 
 def _do(request):
     session, one = _acting(request), request["request"]
-    new, batch = session.do(one, int(request["ack"]), min(_wait(request), LONGEST_DO), int(request["limit"]))
+    ack, after, limit = int(request["ack"]), int(request["after"]), int(request["limit"])
+    new, batch = session.do(one, ack, after, min(_wait(request), LONGEST_DO), limit)
     plain, buffers = wire.encode_events(batch)
     return {"new": new, "events": plain}, buffers
 

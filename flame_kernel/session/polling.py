@@ -29,6 +29,8 @@ EARLY = 0.05
 POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
 # Seconds that events which came with an answer wait for those of a poll.
 PATIENCE = 0.05
+# What is taken with an answer: nothing for which somebody may call the far side, or ask the user.
+AT_ONCE = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output", "execute_reply")
 
 
 class Polling:
@@ -65,6 +67,7 @@ class Polling:
         self._is_parked = False
         self._asked, self._received = 0.0, 0  # when the poll was parked, and the bytes that had come by then
         self._task: Task | None = None
+        self._shown = inbox.ack
         self._order = threading.Lock()  # of events: those of polls, and those that came with the answer to a request
         # Whether events may be taken on the calls' turns, which must not wait for a front end that takes nothing.
         self.has_room: Callable[[], bool] | None = None
@@ -93,19 +96,20 @@ class Polling:
         """Whether a request may be answered with its events."""
         return self.has_room is not None and not self._multiplex and self.has_room()
 
-    @property
-    def ack(self) -> int:
-        """The number of the last event that has come."""
-        return self._inbox.ack
+    def place(self) -> dict[str, int]:
+        """Fields for the op: events up to ``ack`` have been passed on, those up to ``after`` have come."""
+        return {"ack": self._shown, "after": self._inbox.ack}
 
     def take(self, batch: list[Event]) -> bool:
         """Take events that came with an answer; False if they have to come by a poll."""
-        if not self.takes_more or not self._order.acquire(timeout=PATIENCE):
+        plain = all(event["type"] in AT_ONCE for event in batch)
+        if not (plain and self.takes_more and self._order.acquire(timeout=PATIENCE)):
             return False
         try:
             events = self._inbox.feed(batch)
             if events:
                 self._take(events)
+            self._shown = self._inbox.ack
         except GapError:  # what is missing is on its way to a poll
             return False
         finally:
@@ -164,6 +168,7 @@ class Polling:
             acknowledges = self._inbox.ack > poll["ack"]
             if events:
                 self._take(events)
+            self._shown = self._inbox.ack
         if self._multiplex:
             self._pause = POLL_BUSY_FIRST if events else min(self._pause * 1.5, POLL_BUSY_LAST)
             return self._pause if self._is_busy() else POLL_IDLE

@@ -143,12 +143,11 @@ class Sending:
             return False
         if len(call.message["request"]["code"]) > DO_CELL or self._link.is_broken or not line.connection.is_open:
             return False
-        ack = polling.ack
         request.state = "sent"
         try:
             result, buffers = self._link.exchange(
                 line,
-                {**call.message, "op": "do", "ack": ack, "wait": DO_WAIT, "limit": DO_LIMIT},
+                {**call.message, **polling.place(), "op": "do", "wait": DO_WAIT, "limit": DO_LIMIT},
                 self._target.timeouts.call,
                 wait=DO_WAIT,
             )
@@ -168,7 +167,7 @@ class Sending:
         message, self._unread = self._unread, None
         if message is not None and self.polling is not None and self._link.calls.connection.is_open:
             with contextlib.suppress(FlameError):  # the next cell, or a poll, tells it
-                self._link.exchange(self._link.calls, {**message, "op": "read", "ack": self.polling.ack})
+                self._link.exchange(self._link.calls, {**message, **self.polling.place(), "op": "read"})
 
     def _perform(self, call: Call) -> None:
         """Send one call, and set its future."""

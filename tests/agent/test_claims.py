@@ -166,6 +166,7 @@ def do(agent: RawAgent, code: str, name: str, **how: Any) -> dict[str, Any]:
     asked = {
         "request": {"kind": "execute", "id": name, "code": code},
         "ack": agent.inbox.ack,
+        "after": agent.inbox.ack,
         "wait": 20,
         "limit": 1 << 16,
     }
@@ -206,7 +207,13 @@ def test_it_begins_once(agent: RawAgent) -> None:
 
 
 def test_nonsense_is_refused_and_holds_nothing(agent: RawAgent) -> None:
-    lies: list[dict[str, Any]] = [{"wait": "x"}, {"limit": None}, {"ack": "x"}, {"request": {"kind": "execute"}}]
+    lies: list[dict[str, Any]] = [
+        {"wait": "x"},
+        {"limit": None},
+        {"ack": "x"},
+        {"after": None},
+        {"request": {"kind": "execute"}},
+    ]
     for lie in lies:
         with pytest.raises(AgentError):
             do(agent, "n += 1", "c", **lie)

@@ -117,13 +117,13 @@ class Session:
         self.core.submit(request)
         return True
 
-    def do(self, request, ack, wait, limit):
-        """The same, and the events after number ``ack`` up to the reply, if that comes within ``wait`` seconds."""
+    def do(self, request, ack, after, wait, limit):
+        """The same, and the events after number ``after`` up to the reply, if that comes within ``wait`` seconds."""
         self.log.acknowledge(ack)
         claim = claims.begin(self.log, request["id"])
         try:
             new = self.submit(request)
-            return new, claims.take(self.log, claim, ack, wait, limit) if new else []
+            return new, claims.take(self.log, claim, after, wait, limit) if new else []
         finally:
             if self.log.claim is claim:  # nothing was taken
                 claims.remind(self.log)
