@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from rawagent import RawAgent, raw_agent
 from flame_kernel.agent.log import claims
 from flame_kernel.agent.log import log as events
 from flame_kernel.errors import AgentError
+from flame_kernel.session.bootstrap import agent_name
 
 
 def event(kind: str, request: str = "r", **content: Any) -> dict[str, Any]:
@@ -112,6 +115,23 @@ def test_a_claim_ends_one_before_it() -> None:
     assert reader.end() == [1]
 
 
+def test_what_comes_as_a_claim_ends_is_the_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has woken only the claim, which has just looked for the last time."""
+    log = events.EventLog()
+    reader, claim, end = Reader(log), claims.begin(log, "r"), claims.end
+
+    def late(log: events.EventLog) -> None:
+        log.append(text("late", "another"))
+        end(log)
+
+    monkeypatch.setattr(claims, "end", late)
+    monkeypatch.setattr(events, "LOOK_AROUND", 60.0)
+    log.append(event("execute_reply"))
+    assert taken(log, claim) == [1]
+    wait_until(lambda: reader.got is not None, "the reader is woken", 10)
+    assert reader.end() == [1, 2]
+
+
 def test_no_event_is_left_to_nobody() -> None:
     """Threads that print at the moment in which a claim ends: the reader hears of it at once."""
     log, over, late = events.EventLog(), threading.Event(), []
@@ -149,6 +169,9 @@ def test_no_event_is_left_to_nobody() -> None:
         for thread in threads:
             thread.join(30)
     assert late == []
+
+
+WAITS = f"__import__('sys').modules['{agent_name()}.session.registry'].sessions['bench'].log._parked"
 
 
 # -- the op ------------------------------------------------------------------------------------------------------------
@@ -204,6 +227,28 @@ def test_it_begins_once(agent: RawAgent) -> None:
         do(agent, "n += 1", "d", epoch=agent.epoch - 1)
     assert error.value.code == "taken_over"
     assert agent.run("n") == "1"
+
+
+@pytest.mark.parametrize("op", ["do", "submit"])
+def test_a_request_that_comes_again_wakes_the_reader(agent: RawAgent, op: str) -> None:
+    """The answer with its events was lost; what was claimed is read by the poll that waits there."""
+    for number in range(20):
+        agent.execute(f"__import__('sys').modules['{agent_name()}.log.log'].LOOK_AROUND = 60.0")
+        name = f"c{number}"
+        with contextlib.closing(RawAgent(agent.location)) as reader, ThreadPoolExecutor() as pool:
+            reader.epoch, reader.inbox = agent.epoch, agent.inbox
+            polled = pool.submit(reader.poll, wait=60.0)
+            wait_until(lambda: agent.evaluate(WAITS), "a poll that waits")
+            claimed = do(agent, "1", name)["events"]
+            again = {"kind": "execute", "id": name, "code": "1"}
+            place = {"ack": agent.inbox.ack, "after": agent.inbox.ack, "wait": 20, "limit": 1 << 16}
+            assert agent.op(op, request=again, **place if op == "do" else {})["new"] is False
+            got = polled.result(30)
+        if claimed:  # on a busy machine the cell may have taken longer than the agent waits
+            assert [one["number"] for one in got] == [one["number"] for one in claimed]
+            return
+        agent.wait_for("execute_reply", name)
+    raise AssertionError("the agent waits for no cell")
 
 
 def test_nonsense_is_refused_and_holds_nothing(agent: RawAgent) -> None:

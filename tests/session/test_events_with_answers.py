@@ -11,10 +11,11 @@ import pytest
 from farside import FlameServer, wait_until
 from flakylink import FlakyLink
 from hostile import OK, READY, FakeAgent
-from rawagent import raw_agent
+from rawagent import RawAgent
 from trips import ops
 
-from flame_kernel.connect.target import Location, Target
+from flame_kernel.connect.target import Location, Target, Timeouts
+from flame_kernel.session.bootstrap import agent_name
 from flame_kernel.session.inbox import Event
 from flame_kernel.session.session import Session
 
@@ -24,11 +25,20 @@ def session_at(
     location: str, has_room: Callable[[], bool] = lambda: True, **more: Any
 ) -> Iterator[tuple[Session, list[Event]]]:
     seen: list[Event] = []
-    target = Target(Location.parse(location), place="process", shell="mini", **more)
+    target = Target(Location.parse(location), place="process", shell="mini", timeouts=Timeouts(poll=60), **more)
     with contextlib.closing(Session(target, seen.extend)) as session:
         session.take_at_once(has_room)
         session.ready.result(30)
         yield session, seen
+
+
+@pytest.fixture
+def server(flame_server: Callable[..., FlameServer]) -> FlameServer:
+    """One whose polls do not look by themselves whether there is something: they have to be woken."""
+    made = flame_server()
+    with contextlib.closing(RawAgent(made.location)) as agent:
+        agent.execute(f"__import__('sys').modules['{agent_name()}.log.log'].LOOK_AROUND = 60.0")
+    return made
 
 
 def text_of(seen: list[Event], request: str) -> str:
@@ -59,7 +69,7 @@ def test_who_has_no_room_has_them_by_polls(server: FlameServer) -> None:
 
 
 def test_a_server_of_one_thread_and_other_requests_get_no_such_op(
-    flame_server: Callable[..., FlameServer], server: FlameServer
+    server: FlameServer, flame_server: Callable[..., FlameServer]
 ) -> None:
     for location, requests in (
         (flame_server(servertype="multiplex").location, [("execute", {"code": "1"})]),
@@ -83,9 +93,10 @@ def test_a_stop_reaches_a_cell_that_has_just_begun(server: FlameServer) -> None:
 
 def test_what_has_come_is_acknowledged_when_nothing_follows(server: FlameServer) -> None:
     """Who takes the session up later is not shown it again."""
-    with session_at(server.location, session="read") as (session, seen), raw_agent(server.location, "read") as other:
+    with session_at(server.location, session="read") as (session, seen):
         run(session, seen, "a")
-        wait_until(lambda: other.listed()["waiting"] == 0, "it is acknowledged")  # type: ignore[index]
+        with contextlib.closing(RawAgent(server.location, "read")) as other:
+            wait_until(lambda: other.listed()["waiting"] == 0, "it is acknowledged")  # type: ignore[index]
 
 
 def test_output_beside_cells_comes_once_and_in_order(server: FlameServer) -> None:
