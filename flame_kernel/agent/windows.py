@@ -157,6 +157,29 @@ class Job:
             _kernel().CloseHandle(job)
 
 
+def crash_at_once():
+    """A crash of this process, or of one that it starts, ends it without a window in which somebody has to answer."""
+    _kernel().SetErrorMode(0x8003)  # SEM_FAILCRITICALERRORS, SEM_NOGPFAULTERRORBOX, SEM_NOOPENFILEERRORBOX
+    try:
+        ctypes.CDLL("ucrtbase")._set_abort_behavior(0, 3)  # _WRITE_ABORT_MSG, _CALL_REPORTFAULT
+    except (OSError, AttributeError):
+        pass  # a Python with another C library
+
+
+def share_with_msvcrt(number):
+    """C code of some compilers (MinGW) prints by msvcrt.dll, which has descriptors of its own, from before: give it
+    ours of that ``number``."""
+    import msvcrt
+    import os
+
+    try:
+        library = ctypes.CDLL("msvcrt")
+        handle = msvcrt.get_osfhandle(os.dup(number))  # msvcrt.dll's from now on
+        library._dup2(library._open_osfhandle(ctypes.c_void_p(handle), os.O_BINARY), number)
+    except (OSError, AttributeError):
+        pass  # a Windows without it
+
+
 def has_console():
     """Whether this process has a console, which the processes that it starts share."""
     return bool(_kernel().GetConsoleCP())

@@ -72,8 +72,9 @@ REACHING: tuple[Command, ...] = (
             ),
         ),
         more="This machine's pip chooses and downloads wheels for the far side's Python and platform. They go into a "
-        "folder of ours there. On sys.path it comes after the host's own packages; with --first, before them. You are "
-        "asked before the first write (-y: yes). uninstall --all removes all. --there runs the far side's own pip.",
+        "folder of ours there. On sys.path it comes after the host's own packages; with --first, before them. What the "
+        "host has is left as it is if it will do, unless -U is given. You are asked before the first write (-y: yes). "
+        "uninstall --all removes all. --there runs the far side's own pip.",
         examples=(
             "%flame pip install rich dask[distributed]",
             "%flame pip install -r requirements.txt --first",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import shlex
@@ -29,6 +28,8 @@ def another_flame() -> str:
 
 def pip_install(extra: str) -> str:
     """The ``pip install …`` command that adds ``extra``, from the same source: a checkout, file, repository or PyPI."""
+    import importlib.metadata  # a tenth of the time that ``import flame`` and a first session take
+
     try:
         told = importlib.metadata.distribution(_NAME).read_text("direct_url.json")
         origin = json.loads(told) if told else {}

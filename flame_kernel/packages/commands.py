@@ -50,6 +50,8 @@ def carry_out(
     """Carry it out; returns the result as text. ``consent`` is called before the first write to the far side's disk."""
     where = session.target.name or session.location
     if words.verb == "list":
+        if words.rest:
+            raise FlameError(f"list takes no words, so not {words.rest[0]!r}; --there list … is that of pip there")
         found = install.listed(session)
         if not found:
             return plain_text(f"no packages were sent to {where}; --there lists those of its own pip")
@@ -57,8 +59,10 @@ def carry_out(
     if words.verb == "uninstall":
         if not words.rest:
             raise FlameError("name the packages, or --all")
+        if "--all" in words.rest and len(words.rest) > 1:
+            raise FlameError("name the packages, or --all, not both")
         removed = install.uninstall(session, None if words.rest == ("--all",) else words.rest)
-        return plain_text(f"removed from {where}: {', '.join(removed)}")
+        return plain_text(f"removed from {where}: {', '.join(removed) or 'what was sent in part'}")
     done = install.install(
         session,
         words.rest,

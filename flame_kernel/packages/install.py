@@ -6,11 +6,12 @@ link and unpacked there into a folder of ours, which sessions have on ``sys.path
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,27 +30,32 @@ _UNPACKED = 5
 # When the first wheel may have been made, in seconds since 1970.
 _TIME = 315532800
 
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+
 # Called with a question before the first write to a host's disk; returns whether to go on.
 Consent = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
 class Installed:
-    """The result: the ``packages`` that were sent, with versions, and those of the host that already suit."""
+    """The result: the ``packages`` that were sent, with versions, those of the host that already suit, and sentences
+    that the user should read."""
 
     where: str
     folder: str
     packages: dict[str, str]
     kept: dict[str, str] = field(default_factory=dict)
     bytes: int = 0
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        if not self.packages:
-            names = ", ".join(f"{name} {version}" for name, version in self.kept.items())
-            return f"nothing to send: {self.where} has {names or 'all of it'} already"
-        names = ", ".join(f"{name} {version}" for name, version in sorted(self.packages.items()))
-        kept = f"; of its own it uses {', '.join(sorted(self.kept))}" if self.kept else ""
-        return f"installed at {self.where}: {names} ({size_in_words(self.bytes)} sent, in {self.folder}){kept}"
+        names = ", ".join(f"{name} {version}" for name, version in sorted((self.packages or self.kept).items()))
+        if self.packages:
+            kept = f"; of its own it uses {', '.join(sorted(self.kept))}" if self.kept else ""
+            text = f"installed at {self.where}: {names} ({size_in_words(self.bytes)} sent, in {self.folder}){kept}"
+        else:
+            text = f"nothing to send: {f'{self.where} has {names} already' if names else 'no requirement is for it'}"
+        return "\n".join([text, *(f"Note: {one}" for one in self.notes)])
 
 
 def facts(session: Session) -> dict[str, Any]:
@@ -83,38 +89,93 @@ def install(
             f"{there['prefix']} at {where} cannot be written to; packages need a folder of the user's there"
         )
     chosen = tags.options(there)
+    mark = first and there["exists"] and not there["first"]
+    first = first or there["first"]
+    if pip.starts_over(words):
+        there["ours"] = {}
     say(f"looking for wheels for {_what(there)} …")
-    entries, wanted = _resolved(requirements, passed, chosen, there, first)
-    if wanted.hidden and not first:
-        name, wish = next(iter(wanted.hidden.items()))
-        raise FlameError(
-            f"{where} has {name} {there['host'][name]} of its own, which comes first, and {wish} is wanted; "
-            "--first (first=True) puts what is sent before what the host has"
-        )
-    if not wanted.names:
-        return Installed(where, there["prefix"], {}, wanted.kept)
-    chosen_entries = [one for one in entries if closure.plain(one["metadata"]["name"]) in wanted.names]
     with tempfile.TemporaryDirectory(prefix="flame-wheels-") as folder:
-        pip.download(chosen_entries, passed, chosen, folder)
-        wheels = _wheels(folder, chosen_entries)
+        requirements = pip.built(requirements, passed, os.path.join(folder, "built"))
+        entries, wanted = _suitable(requirements, passed, chosen, there, first, pip.upgrades(words))
+        if wanted.hidden and not first:
+            name, wish = next(iter(wanted.hidden.items()))
+            raise FlameError(
+                f"{where} has {name} {there['host'][name]} of its own, which comes first, and {wish} is wanted; "
+                "--first (first=True) puts what is sent before what the host has"
+            )
+        if not wanted.names:
+            if mark:
+                _ask(session, "install", wheels=[], first=True)
+            return Installed(where, there["prefix"], {}, {**wanted.kept, **wanted.sent}, notes=tuple(wanted.extras))
+        chosen_entries = [one for one in entries if closure.plain(one["metadata"]["name"]) in wanted.names]
+        fetched = os.path.join(folder, "fetched")
+        pip.download(chosen_entries, passed, chosen, fetched)
+        wheels = _wheels(fetched, chosen_entries)
         size = sum(os.path.getsize(path) for path, _ in wheels)
+        many = f"{len(wheels)} package{'s' if len(wheels) > 1 else ''}"
         if _UNPACKED * size > there["free"]:
             raise FlameError(
-                f"no space at {where}: {size_in_words(there['free'])} are free, and {len(wheels)} packages need about "
+                f"no space at {where}: {size_in_words(there['free'])} are free, and {many} may need about "
                 f"{size_in_words(_UNPACKED * size)}"
             )
-        question = f"Write {len(wheels)} packages ({size_in_words(size)}) into {there['prefix']} at {where}?"
+        question = f"Write {many} ({size_in_words(size)}) into {there['prefix']} at {where}?"
         if not there["exists"] and not consent(plain_text(question)):
             raise FlameError("nothing was written there")
-        say(f"sending {len(wheels)} packages, {size_in_words(size)} …")
-        _ask(session, "begin")
-        inbox = there["prefix"] + "/wheels/"
-        transfer.put(session, [path for path, _ in wheels], inbox, progress=progress)
-        named = [[os.path.basename(path), digest] for path, digest in wheels]
-        done = _ask(session, "install", wheels=named, first=first)
+        say(f"sending {many}, {size_in_words(size)} …")
+        done = _sent(session, there["prefix"] + "/wheels/", wheels, first, progress)
     ours = done["ours"] if isinstance(done.get("ours"), dict) else {}
     sent = {name: str(ours.get(name, "")) for name in wanted.names}
-    return Installed(where, there["prefix"], sent, wanted.kept, size)
+    notes = (*wanted.extras, *_notes(done, there, chosen_entries))
+    return Installed(where, there["prefix"], sent, wanted.kept, size, notes)
+
+
+def _sent(
+    session: Session, inbox: str, wheels: Sequence[tuple[str, str]], first: bool, progress: bool | None
+) -> dict[str, Any]:
+    """Send wheels and have them installed. Another session that installs at the same time may remove a wheel that both
+    have sent; it is then sent again."""
+    named = [[os.path.basename(path), digest] for path, digest in wheels]
+    for _ in range(_ROUNDS):
+        _ask(session, "begin")
+        transfer.put(session, [path for path, _ in wheels], inbox, progress=progress)
+        done = _ask(session, "install", wheels=named, first=first)
+        if not done.get("missing"):
+            return done
+    raise FlameError(f"at {session.location}: another session installs packages there now; install again")
+
+
+def _notes(done: dict[str, Any], there: dict[str, Any], entries: Sequence[dict[str, Any]]) -> Iterable[str]:
+    """What the user should know of an installation."""
+    new = {closure.plain(one["metadata"]["name"]): one["metadata"]["version"] for one in entries}
+    versions = {**there["host"], **there["ours"], **new}
+    yield from closure.broken(there["requires"], there["environment"], versions, set(new))
+    for kind, text in (
+        ("imported", "was imported before; a new session imports what is there now"),
+        ("pth", "has a .pth file, which is not run there"),
+    ):
+        names = done.get(kind)
+        if isinstance(names, list) and names:
+            yield f"{one_line(', '.join(map(str, names)))} {text}"
+
+
+def _suitable(
+    requirements: Sequence[str],
+    passed: Sequence[str],
+    chosen: Sequence[str],
+    there: dict[str, Any],
+    first: bool,
+    upgrade: bool,
+) -> tuple[list[dict[str, Any]], closure.Needed]:
+    """pip's choice, and what of it the far side needs. What the host has in a version that will do is left as it is,
+    unless the user wants to upgrade."""
+    entries, wanted = _resolved(requirements, passed, chosen, there, first)
+    if wanted.hidden and not first and not upgrade:
+        with tempfile.TemporaryDirectory(prefix="flame-pip-") as folder, contextlib.suppress(FlameError):
+            path = os.path.join(folder, "constraints.txt")
+            with open(path, "w", encoding="utf-8") as file:
+                file.writelines(f"{name}=={there['host'][name]}\n" for name in wanted.hidden)
+            return _resolved(requirements, [*passed, "-c", path], chosen, there, first)
+    return entries, wanted
 
 
 def _resolved(
@@ -125,10 +186,13 @@ def _resolved(
     more: list[str] = []
     asked: set[str] = set()
     for _ in range(_ROUNDS):
-        entries = pip.resolve([*requirements, *more], passed, chosen, _what(there))
+        entries = pip.resolve([*requirements, *more], passed, chosen, there["environment"], _what(there))
         for one in entries:  # what we added is a dependency, not a request of the user
             if closure.plain(one["metadata"]["name"]) in asked:
                 one["requested"] = False
+            url = str(one["download_info"].get("url"))
+            if one.get("is_direct") and not url.partition("#")[0].endswith(".whl"):
+                raise FlameError(f"{url} is no wheel; make one of it (pip wheel NAME), and give its file")
         wanted = closure.needed(
             entries, there["environment"], there["host"], there["ours"], first=first,
             dependencies="--no-deps" not in passed,
@@ -168,11 +232,17 @@ def listed(session: Session) -> dict[str, str]:
 def uninstall(session: Session, names: Sequence[str] | None) -> list[str]:
     """Remove packages that were sent; None: all. With the last one, the folder there goes too."""
     there = facts(session)
-    if not there["ours"]:
+    if not there["ours"] and not (names is None and there["begun"]):
         raise FlameError(f"no packages were sent to {session.target.name or session.location}")
-    done = _ask(session, "uninstall", names=None if names is None else list(names))
+    done = _ask(session, "uninstall", names=None if names is None else [_name(one) for one in names])
     removed = done.get("removed")
     return [one_line(str(one)) for one in removed] if isinstance(removed, list) else []
+
+
+def _name(word: object) -> str:
+    if not isinstance(word, str) or not _NAME.fullmatch(word):
+        raise FlameError(f"{word!r} is not the name of a package; write names alone, such as rich")
+    return word
 
 
 def _what(there: dict[str, Any]) -> str:

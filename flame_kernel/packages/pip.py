@@ -6,16 +6,19 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import FlameError
-from ..terminal import plain_text
+from ..terminal import one_line, plain_text
 
 # Options of `pip install` that are passed on, and whether they take a value.
 PASSED = {
@@ -35,42 +38,124 @@ PASSED = {
     "--cert": True,
     "--no-deps": False,
     "--no-cache-dir": False,
+    "--prefer-binary": False,
+    "--require-hashes": False,
+    "--retries": True,
+    "--timeout": True,
+    "--client-cert": True,
 }
+# Options that mean nothing to pip here, and whether they take a value: it finds the newest suitable version, wheels
+# only, and its own messages are not shown. ``upgrades`` and ``starts_over`` read some of them.
+_NEEDLESS = {
+    "-U": False, "--upgrade": False, "--force-reinstall": False, "-q": False, "--quiet": False, "-v": False,
+    "--verbose": False, "--progress-bar": True, "--no-input": False, "--disable-pip-version-check": False,
+    "--only-binary": True,
+}  # fmt: skip
+_EDITABLE = "an editable install needs the folder itself there; %flame hot FOLDER serves the modules of a folder here"
+_PLACE = "packages go into a folder of their own there"
+# Why an option of pip is refused.
+_REFUSED = {
+    "-e": _EDITABLE, "--editable": _EDITABLE, "--user": _PLACE, "-t": _PLACE, "--target": _PLACE, "--root": _PLACE,
+    "--prefix": _PLACE, "--first": "write first=True",
+}  # fmt: skip
+
+# Runs pip, which evaluates markers such as ``python_version < "3.9"`` for its own Python, with those of the far side.
+# If a pip has them elsewhere, `closure` still adds what the far side's markers require.
+_PROGRAM = """
+import json, runpy, sys
+there, wheel = json.loads(sys.argv.pop(1))
+sys.path[:] = wheel + [one for one in sys.path if one]
+try:
+    from pip._vendor.packaging import markers
+    here = markers.default_environment
+    markers.default_environment = lambda: dict(here(), **there)
+except (ImportError, AttributeError):
+    pass
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+
+# A path, and extras behind it.
+_PATH = re.compile(r"(.*?)(\[[^\]]*\])?", re.DOTALL)
+# A line of an error as pip draws it.
+_DRAWN = re.compile(r"^(?:× |╰─> )(.*)")
 
 
-def command() -> list[str]:
-    """The command that runs pip. Raises FlameError if there is no pip."""
-    if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip"]
-    spec = importlib.util.find_spec("ensurepip")
-    if spec is not None and spec.origin:
-        wheels = sorted(Path(spec.origin).parent.glob("_bundled/pip-*.whl"))
-        if wheels:
-            return [sys.executable, str(wheels[-1] / "pip")]
-    program = shutil.which("pip3") or shutil.which("pip")
-    if program is None:
-        raise FlameError(f"pip is not installed here; {sys.executable} -m ensurepip installs it")
-    return [program]
+def _command(environment: Mapping[str, str]) -> list[str]:
+    """The command that runs pip with the markers of ``environment``. Raises FlameError if there is no pip."""
+    wheel: list[str] = []
+    if importlib.util.find_spec("pip") is None:
+        spec = importlib.util.find_spec("ensurepip")
+        found = sorted(Path(spec.origin).parent.glob("_bundled/pip-*.whl")) if spec is not None and spec.origin else []
+        program = shutil.which("pip3") or shutil.which("pip")
+        if not found and program is None:
+            raise FlameError(f"pip is not installed here; {sys.executable} -m ensurepip installs it")
+        if not found and program is not None:
+            return [program]
+        wheel = [str(found[-1])]
+    return [sys.executable, "-c", _PROGRAM, json.dumps([dict(environment), wheel])]
 
 
-def resolve(requirements: Sequence[str], passed: Sequence[str], tags: Sequence[str], what: str) -> list[dict[str, Any]]:
+def resolve(
+    requirements: Sequence[str], passed: Sequence[str], tags: Sequence[str], environment: Mapping[str, str], what: str
+) -> list[dict[str, Any]]:
     """What pip would install for the far side: its report's entries. Raises FlameError with pip's own words."""
     with tempfile.TemporaryDirectory(prefix="flame-pip-") as folder:
         report = os.path.join(folder, "report.json")
         words = ["install", "--dry-run", "--ignore-installed", "--quiet", "--report", report]
         words += ["--target", os.path.join(folder, "target"), *tags, *passed, "--", *requirements]
-        _run(words, what)
+        _run(words, what, environment)
         with open(report, encoding="utf-8") as file:
             found: list[dict[str, Any]] = json.load(file)["install"]
     return found
 
 
+def built(requirements: Sequence[str], passed: Sequence[str], folder: str) -> list[str]:
+    """The requirements, with a wheel in ``folder`` for each that is a folder or source archive here. Raises
+    FlameError."""
+    found = []
+    for number, word in enumerate(requirements):
+        path, extras = _PATH.fullmatch(word).groups()  # type: ignore[union-attr]
+        if _is_source(path):
+            into = os.path.join(folder, str(number))
+            _run(["wheel", "--quiet", "--no-deps", "--wheel-dir", into, *_kept(passed), "--", path], "", {})
+            (made,) = os.listdir(into)
+            word = os.path.join(into, made) + (extras or "")
+        found.append(word)
+    return found
+
+
+def _is_source(path: str) -> bool:
+    if os.path.isdir(path):
+        return os.sep in path or path in (".", "..")  # as for pip: else it is the name of a package
+    return path.endswith((".tar.gz", ".tgz", ".zip")) and os.path.isfile(path)
+
+
 def download(entries: Sequence[dict[str, Any]], passed: Sequence[str], tags: Sequence[str], folder: str) -> None:
     """Fetch the wheels of these entries of a report into ``folder``. Raises FlameError."""
-    pinned = [_pinned(one) for one in entries]
-    kept = [word for word, value in _pairs(passed) if word not in ("-r", "--requirement", "-c", "--constraint")
-            for word in (word, *value)]  # fmt: skip
-    _run(["download", "--quiet", "--no-deps", "--dest", folder, *tags, *kept, "--", *pinned], "")
+    os.makedirs(folder)
+    pinned = []
+    for one in entries:
+        path = _local(str(one["download_info"].get("url")))
+        if path is None:
+            pinned.append(_pinned(one))
+        else:
+            shutil.copy(path, folder)
+    if not pinned:
+        return
+    _run(["download", "--quiet", "--no-deps", "--dest", folder, *tags, *_kept(passed), "--", *pinned], "", {})
+
+
+def _local(url: str) -> str | None:
+    """The path of a wheel on this machine, from its URL."""
+    parts = urllib.parse.urlsplit(url)
+    path = urllib.request.url2pathname(parts.path) if parts.scheme == "file" and not parts.netloc else ""
+    return path if path.endswith(".whl") and os.path.isfile(path) else None
+
+
+def _kept(passed: Sequence[str]) -> list[str]:
+    """The options for a file that is chosen already."""
+    of_requirements = ("-r", "--requirement", "-c", "--constraint", "--require-hashes", "--no-deps")
+    return [word for flag, value in _pairs(passed) if flag not in of_requirements for word in (flag, *value)]
 
 
 def _pinned(entry: dict[str, Any]) -> str:
@@ -89,9 +174,10 @@ def _pairs(passed: Sequence[str]) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _run(words: Sequence[str], what: str) -> None:
-    whole = [*command(), *words]
+def _run(words: Sequence[str], what: str, environment: Mapping[str, str]) -> None:
+    whole = [*_command(environment), *words]
     environ = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_USER": "0"}
+    environ["PIP_REQUIRE_VIRTUALENV"] = "0"  # nothing is installed here
     process = subprocess.Popen(
         whole, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -107,12 +193,17 @@ def _run(words: Sequence[str], what: str) -> None:
 
 def _why(err: str, what: str) -> str:
     """pip's error message, and what to do if it found no wheel."""
-    said = [line.removeprefix("ERROR: ") for line in plain_text(err).splitlines() if line.startswith("ERROR")]
-    text = "; ".join(dict.fromkeys(said)) or plain_text(err).strip()[-500:] or "it failed"
+    lines = plain_text(err).splitlines()
+    said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")]
+    if not said:  # as pip draws some of its errors
+        said = [found[1] for found in map(_DRAWN.match, lines) if found]
+    text = "; ".join(dict.fromkeys(said)) or one_line(plain_text(err).strip()[-500:]) or "it failed"
     if "No matching distribution" in text or "from versions: none" in text:
         text += f": there is no wheel of it for {what}; build one (pip wheel NAME, on such a machine) and give its file"
+    elif what and "is not a supported wheel on this platform" in text:
+        text = text.replace("this platform", what)
     elif "no such option: --report" in text:
-        text = f"pip here is too old: {' '.join(command())} install --upgrade pip"
+        text = f"pip here is too old: {sys.executable} -m pip install --upgrade pip"
     return f"pip: {text}"
 
 
@@ -120,32 +211,61 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Requirements, and options for pip. Raises FlameError for options that mean nothing here."""
     requirements: list[str] = []
     options: list[str] = []
-    rest = list(words)
+    rest: list[object] = list(words)
     while rest:
         word = rest.pop(0)
+        if not isinstance(word, str) or not word.strip():
+            raise FlameError(f"{word!r} is no requirement; write text such as 'rich' or 'rich>=13'")
         if not word.startswith("-"):
             requirements.append(_absolute(word))
             continue
-        flag, equals, value = word.partition("=")
-        if flag not in PASSED:
-            known = ", ".join(one for one in PASSED if one.startswith("--"))
-            raise FlameError(
-                f"{flag} means nothing for packages that are sent; there are {known}; --there is pip there"
-            )
-        options.append(flag)
-        if PASSED[flag]:
-            if not equals and not rest:
+        flag, value = _flag(word)
+        if flag not in PASSED and flag not in _NEEDLESS:
+            raise FlameError(_no_option(flag))
+        given = [flag]
+        if {**PASSED, **_NEEDLESS}[flag]:
+            if value is None and not rest:
                 raise FlameError(f"{flag} needs a value")
-            options.append(value if equals else rest.pop(0))
+            given.append(_expanded(str(rest.pop(0)) if value is None else value))
+        options += given if flag in PASSED else []
     return requirements, options
 
 
+def upgrades(words: Sequence[str]) -> bool:
+    """Whether the newest version is wanted, even where the host has one that will do."""
+    return bool({"-U", "--upgrade"} & set(words))
+
+
+def starts_over(words: Sequence[str]) -> bool:
+    """Whether what was sent before is to be sent again."""
+    return "--force-reinstall" in words
+
+
+def _flag(word: str) -> tuple[str, str | None]:
+    """An option, and its value if the word has it: ``--constraint=FILE``, ``-cFILE``."""
+    if not word.startswith("--") and len(word) > 2 and PASSED.get(word[:2]):
+        return word[:2], word[2:]
+    if re.fullmatch(r"-(q+|v+)", word):
+        return word[:2], None
+    flag, equals, value = word.partition("=")
+    return flag, value if equals else None
+
+
+def _no_option(flag: str) -> str:
+    if flag in _REFUSED:
+        return f"{flag} cannot be used: {_REFUSED[flag]}"
+    known = ", ".join(one for one in PASSED if one.startswith("--"))
+    return f"{flag} means nothing for packages that are sent; there are {known}; --there is pip there"
+
+
+def _expanded(value: str) -> str:
+    return os.path.expanduser(value) if value.startswith("~") else value
+
+
 def _absolute(word: str) -> str:
-    """A requirement; the path of an existing file is made absolute, because pip runs in another folder."""
+    """A requirement; ``~`` in a path is the home folder, as no shell may have said so."""
+    path = _expanded(word)
     with contextlib.suppress(OSError):
-        if word.endswith(".whl") and os.path.isfile(os.path.expanduser(word)):
-            return os.path.abspath(os.path.expanduser(word))
+        if path != word or (word.endswith(".whl") and os.path.isfile(path)):
+            return os.path.abspath(path)
     return word
-
-
-Say = Callable[[str], None]

@@ -86,6 +86,9 @@ def checked(facts: dict[str, Any]) -> dict[str, Any]:
         and isinstance(facts.get("free"), int)
         and facts.get("bits") in (32, 64)
         and all(_is_table(facts.get(name)) for name in ("environment", "host", "ours"))
+        and all(type(facts.get(name)) is bool for name in ("exists", "begun", "first"))
+        and isinstance(facts.get("requires"), dict)
+        and all(isinstance(one, str) for texts in facts["requires"].values() for one in _texts(texts))
     )
     if not sound:
         raise FlameError("the far side did not say what it is; nothing was sent")
@@ -94,6 +97,10 @@ def checked(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _are(value: object, kind: type, count: int) -> bool:
     return isinstance(value, list) and len(value) == count and all(type(one) is kind for one in value)
+
+
+def _texts(value: object) -> list[object]:
+    return value if isinstance(value, list) else [None]
 
 
 def _is_table(value: object) -> bool:

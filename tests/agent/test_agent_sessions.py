@@ -569,3 +569,21 @@ def test_a_cell_that_is_stopped_before_its_session_is_up_does_not_run(place: str
         assert done in ("cancelled", "signalled")
         assert (reply["ename"], agent.output(cells[0])) == ("KeyboardInterrupt", "")
         assert not [e for e in agent.events if e["type"] == "died"]
+
+
+def test_a_shell_in_the_servers_process_waits_a_moment_for_the_first_request() -> None:
+    """A session that is left at once makes none; a request comes before the moment is over."""
+    with far_side("process") as server, raw_agent(server.location) as warm, raw_agent(server.location) as agent:
+        warm.session = "warm"
+        warm.open()
+        warm.run("1")
+        before = warm.evaluate(THINGS)
+        warm.execute(f"__import__('sys').modules['{agent_name()}.session.lane'].LATE = 600.0")
+        agent.open()
+        agent.op("close")
+        wait_until(lambda: warm.evaluate(THINGS) == before, "its end")
+        agent.open()
+        assert agent.poll(wait=0.2) == []
+        cell = agent.submit("6 * 7")
+        agent.wait_for("execute_reply", cell)
+        assert agent.events[0]["type"] == "ready"

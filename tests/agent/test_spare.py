@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ import pytest
 from farside import FlameServer, wait_until
 
 import flame
+from flame_kernel.agent.session.child.fork_server import FEW
 from flame_kernel.commands import sessions
 from flame_kernel.connect.target import Target
 from flame_kernel.remote.remote import Remote
@@ -166,6 +168,18 @@ def test_where_no_fork_is_possible_a_child_waits_for_its_session(far: Far) -> No
     assert not far.server.children()
 
 
+@pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="hides /proc, which needs root")
+def test_without_proc() -> None:
+    """As in a bare chroot: what is read there cannot be compared, and there is no fork server."""
+    hidden = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
+    with farside.stopped(FlameServer(farside.pythons()[-2], env={"FLAME_SPARE": None}, within=hidden)) as server:
+        far = Far(server)
+        with far.inside, far.child():
+            spare = far.ready()
+            with far.child() as second:
+                assert pid_of(second) == spare
+
+
 def test_none_where_it_is_forbidden_or_there_is_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = f"({ROOM})['spare']._keeper"
     with farside.stopped(FlameServer(farside.pythons()[-2], env={"FLAME_SPARE": "0"})) as server:
@@ -182,3 +196,19 @@ def test_none_where_it_is_forbidden_or_there_is_one_session(monkeypatch: pytest.
                 assert inside.evaluate(kept) == []
     finally:
         own.close()
+
+
+def test_the_one_that_many_children_have_begun_stays(far: Far) -> None:
+    far.set(SOON=300)
+    with contextlib.ExitStack() as stack:
+        for _ in range(FEW):
+            stack.enter_context(far.child())
+        with far.child() as fifth:
+            spare = parent(fifth)
+            assert spare != far.server.pid
+            assert far.ready() == spare
+            far.inside.execute("room['spare']._wake.set()")
+            wait_until(lambda: not far.look("room['spare']._wanted"), "its being kept")
+        with far.child() as sixth:
+            assert parent(sixth) == spare
+    gone(spare)

@@ -5,14 +5,17 @@ tests/README.md lists where wine is not Windows.
 
 from __future__ import annotations
 
+import contextlib
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import farside
 import pytest
+import walk
 import windows_far
-from farside import FlameServer
+from farside import FlameServer, wait_until
 from kernels import Kernel, remote_flame
 
 import flame
@@ -136,8 +139,46 @@ def test_a_child(far: FlameServer) -> None:
 
 def test_a_childs_crash_has_its_windows_name(far: FlameServer) -> None:
     with remote_flame(dict(far.environ())) as kernel:
-        run = kernel.execute("import ctypes\nctypes.windll.kernel32.RaiseException(0xC0000005, 0, 0, None)")
-        assert "0xC0000005" in str(run.error), run
+        run = kernel.execute("import faulthandler\nfaulthandler._raise_exception(0xC0000005)")
+        assert "access violation (0xC0000005)" in str(run.error), run
+        run = kernel.execute("import ctypes\nctypes.CDLL('ucrtbase').abort()")
+        assert "exit status 3 (so does abort() in C code)" in str(run.error), run
+
+
+def test_what_c_code_prints(far: FlameServer) -> None:
+    """By Python's C library, by the one of MinGW's programs, and by Windows itself; not what goes to the console."""
+    code = """
+    import ctypes, msvcrt
+    for name in ("ucrtbase", "msvcrt"):
+        library = ctypes.CDLL(name)
+        library.puts(f"puts of {name}".encode())
+        library.fflush(None)
+    kernel, count = ctypes.WinDLL("kernel32"), ctypes.c_ulong()
+    kernel.GetStdHandle.restype = ctypes.c_void_p
+    kernel.WriteFile(ctypes.c_void_p(kernel.GetStdHandle(-11)), b"by WriteFile\\n", 13, ctypes.byref(count), None)
+    msvcrt.putwch("n")
+    """
+    with flame.connect(far.location, key=far.key, place="child") as pi:
+        assert walk.printed(pi, textwrap.dedent(code)) == ("puts of ucrtbase\nputs of msvcrt\nby WriteFile\n", "")
+
+
+def test_a_killed_server_leaves_nothing(far: FlameServer) -> None:
+    """TerminateProcess: its children end with it, and what these have started; clients wait for it to come back."""
+    stays = "import subprocess, sys\none = subprocess.Popen([sys.executable, '-c', 'input() # left there'], stdin=-1)"
+    before = [one.pid for one in windows_far.processes("child.main")]
+    with windows_far.another_server(farside.random_key()) as server, contextlib.ExitStack() as stack:
+        sessions = [
+            stack.enter_context(flame.connect(server.location, key=server.key, place=place))
+            for place in ("child", "process")
+        ]
+        sessions[0].execute(stays)
+        below = [one for one in windows_far.processes("child.main") if one.pid not in before]
+        below += windows_far.processes("left there")
+        assert len(below) > 1
+        end = "import ctypes\nctypes.WinDLL('kernel32').TerminateProcess(ctypes.c_void_p(-1), 9)"
+        sessions[1].cell(end, lambda event: None)
+        wait_until(lambda: not any(one.is_running() for one in below), "their end", 30)
+        wait_until(lambda: all(one.session.trouble is not None for one in sessions), "the outages", 30)
 
 
 def test_a_call_that_holds_the_interpreter(far: FlameServer) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import farside
 import pytest
 import windows_far
-from farside import FlameServer
+from farside import FlameServer, wait_until
 
 pytestmark = [pytest.mark.windows, pytest.mark.timeout(400)]
 
@@ -131,6 +131,14 @@ def test_a_target_before_a_path_is_no_drive(shell: Shell, linux: FlameServer) ->
     done = shell("put", windows_far.path(shell.folder / "a.txt"), "lab:b.txt", where=False)
     assert done.returncode == 0, done.stderr
     assert (linux.cwd / "b.txt").read_bytes() == b"text\n"
+
+
+def test_through_ssh(shell: Shell, linux: FlameServer) -> None:
+    windows_far.ssh(shell.folder)
+    where = f"ssh://far/{linux.location.rpartition(':')[2]}"
+    done = shell("exec", "import sys; print(sys.platform)", "-t", where, "--key-file", "key", where=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "linux\n", "")
+    wait_until(lambda: not windows_far.processes("ssh.exe"), "the end of ssh")
 
 
 def test_what_windows_does_not_have(shell: Shell) -> None:

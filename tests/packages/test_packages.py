@@ -110,7 +110,7 @@ def test_a_state_is_there_as_a_whole_or_not_at_all(far: Callable[..., FlameServe
         with pytest.raises(FlameError, match="outside of it"):
             pi.install("climbing", *found(house), progress=False)
         assert packages.listed(pi.session) == {"beta": "1.0"}
-        assert [one for one in everything(home) if "wheels" not in one] == kept
+        assert everything(home) == kept
         wheel(house, "beta", "2.0")
         assert pi.install("beta==2.0", *found(house), progress=False).packages == {"beta": "2.0"}
         assert pi.evaluate("__import__('importlib').import_module('beta').version") == "2.0"
@@ -133,6 +133,85 @@ def test_what_the_host_has_is_used_or_said(far: Callable[..., FlameServer], tmp_
         pi.install("alpha", *found(house), first=True, progress=False)
     with flame.connect(server.location) as pi:
         assert pi.evaluate("__import__('beta').version") == "1.0"
+
+
+def test_a_suitable_version_of_the_host_is_left_unless_upgraded(
+    far: Callable[..., FlameServer], tmp_path: Path, house: Path
+) -> None:
+    site = tmp_path / "site-packages"
+    with zipfile.ZipFile(wheel(house, "gamma")) as file:
+        file.extractall(site)
+    with light(far(pythons()[-2], PYTHONPATH=os.pathsep.join([str(site), bare_pyro()])).location) as pi:
+        (tmp_path / "wanted.txt").write_text("gamma>=1\nbeta\n")
+        done = pi.install("-r", str(tmp_path / "wanted.txt"), *found(house), progress=False)
+        assert (done.packages, done.kept) == ({"beta": "1.0"}, {"gamma": "1.0"})
+        with pytest.raises(FlameError, match="--first"):
+            pi.install("-U", "gamma", *found(house), progress=False)
+
+
+def test_in_a_session_that_runs(far: Callable[..., FlameServer], home: Path, house: Path) -> None:
+    wheel(house, "beta", "2.0")
+    wheel(house, "needsold", requires=("beta<2",), files={"needsold.pth": "import sys; sys.ran = True"})
+    at = "[one.endswith('current/lib') for one in __import__('sys').path].index(True)"
+    with light(far().location) as pi:
+        done = pi.install("needsold", *found(house), progress=False)
+        assert done.notes == ("needsold has a .pth file, which is not run there",)
+        assert pi.evaluate("__import__('beta').version, hasattr(__import__('sys'), 'ran')") == ("1.0", False)
+        last = pi.evaluate(at)
+        done = pi.install("beta", *found(house), progress=False)
+        assert str(done).splitlines()[1:] == [
+            "Note: needsold 1.0, sent before, needs beta<2",
+            "Note: beta was imported before; a new session imports what is there now",
+        ]
+        # --first works for what is there already, at once and from then on.
+        assert str(pi.install("beta", *found(house), first=True)).endswith("has beta 2.0 already")
+        assert pi.evaluate(at) < last
+        pi.install("gamma", *found(house), progress=False)
+        assert packages.facts(pi.session)["first"]
+        with pytest.raises(FlameError, match="'gamma==1' is not the name of a package"):
+            pi.uninstall("gamma==1")
+        with pytest.raises(FlameError, match="x, y are not among"):
+            pi.uninstall("x", "y")
+        pi.uninstall()
+        # What a stopped installation has left goes, too.
+        packages._ask(pi.session, "begin")
+        assert everything(home) != []
+        assert pi.uninstall() == []
+        assert everything(home) == []
+
+
+PROJECT = """
+[build-system]
+requires = []
+build-backend = "back"
+backend-path = ["."]
+"""
+BACKEND = """
+import shutil
+def build_wheel(folder, settings=None, metadata=None):
+    shutil.copy({made!r}, folder)
+    return "made-1.0-py3-none-any.whl"
+"""
+
+
+def test_a_folder_and_a_wheel_of_the_users_own(
+    far: Callable[..., FlameServer], tmp_path: Path, house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "made"
+    source.mkdir()
+    (source / "pyproject.toml").write_text(
+        "[build-system]\nrequires = []\nbuild-backend = 'back'\nbackend-path = ['.']\n"
+    )
+    (source / "back.py").write_text(BACKEND.format(made=str(wheel(source, "made"))))
+    monkeypatch.chdir(source)
+    with light(far().location) as pi:
+        assert pi.install(".", *found(house), progress=False).packages == {"made": "1.0"}
+        mine = wheel(tmp_path, "made", files={"made_too.py": "x = 1"})
+        assert pi.install(str(mine), *found(house), progress=False).packages == {"made": "1.0"}  # another build of it
+        assert pi.evaluate("__import__('made_too').x") == 1
+        (source / "back.py").unlink()
+        with pytest.raises(FlameError, match=r"^pip: [^\n]*$"):
+            pi.install(str(source), *found(house))
 
 
 def test_it_asks_before_the_first_write_only(far: Callable[..., FlameServer], home: Path, house: Path) -> None:
@@ -160,7 +239,7 @@ def test_what_cannot_be_installed_is_said(far: Callable[..., FlameServer], home:
             (["elsewhere"], "there is no wheel of it for Python 3"),
             (["no-such-package"], "there is no wheel of it"),
             ([], "name a package"),
-            (["--prefix", "/", "beta"], "--prefix means nothing"),
+            (["--prefix", "/", "beta"], "--prefix cannot be used"),
             (["-r"], "needs a value"),
         ):
             with pytest.raises(FlameError, match=said):
@@ -177,7 +256,7 @@ def test_what_cannot_be_installed_is_said(far: Callable[..., FlameServer], home:
 FACTS: dict[str, Any] = {
     "version": [3, 12, 1], "implementation": "cpython", "abiflags": "", "free_threaded": False, "soabi": "", "bits": 64,
     "platform": "linux-x86_64", "libc": ["glibc", "2.31"], "mac": "", "prefix": "/home/x", "free": 10**9,
-    "environment": {}, "host": {}, "ours": {},
+    "environment": {}, "host": {}, "ours": {}, "requires": {}, "exists": False, "begun": False, "first": False,
 }  # fmt: skip
 
 
@@ -204,6 +283,7 @@ def test_tags_of_other_machines() -> None:
     [
         {"version": ["3", 12, 0]}, {"version": None}, {"platform": "x=--index-url"}, {"libc": ["glibc", "$(x)"]},
         {"soabi": "a\nb"}, {"free": "much"}, {"bits": 8}, {"environment": []}, {"host": {"a": 1}},
+        {"requires": {"a": "b"}}, {"requires": {"a": [1]}}, {"requires": []}, {"first": 1}, {"exists": None},
     ],
     ids=str,
 )  # fmt: skip
@@ -225,7 +305,41 @@ def test_markers_are_read_for_the_far_side() -> None:
     assert closure.needed(entries, {**old, "os_name": "nt"}, {"tomli": "2.0"}, {}).names == ["a-b", "win"]
 
 
+def test_pip_reads_markers_as_the_far_side_would(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of the user's own requirements; and what only our Python would need is not looked for."""
+    monkeypatch.setenv("PIP_REQUIRE_VIRTUALENV", "1")  # is of installations here
+    wheel(house, "both", requires=("no-such; python_version >= '3.9'", "gamma"))
+    (house / "wanted.txt").write_text("both; python_version < '3.9'\ndelta; python_version > '3.8'\n")
+    words, options = pip.split(["epsilon; python_version < '3.9'", f"-r{house / 'wanted.txt'}", *found(house)])
+    entries = pip.resolve(words, options, [], {"python_version": "3.8"}, "")
+    assert sorted(one["metadata"]["name"] for one in entries) == ["both", "epsilon", "gamma"]
+
+
+def test_extras_that_do_not_exist_and_what_breaks_others() -> None:
+    entry = {"metadata": {"name": "a", "version": "2", "provides_extra": ["b"]}, "requested": True}
+    wanted = closure.needed([{**entry, "requested_extras": ["b", "nothing"]}], {}, {}, {"a": "2"})
+    assert (wanted.names, wanted.sent, wanted.extras) == ([], {"a": "2"}, ["a has no extra nothing"])
+    assert closure.needed([{**entry, "is_direct": True}], {}, {}, {"a": "2"}).names == ["a"]  # a file of the user's
+    requires = {"old": ["a<2", "x; extra == 'more'"], "new": ["a>=1"], "a": ["old<1"]}
+    said = closure.broken(requires, {}, {"old": "1.0", "new": "1.0", "a": "2"}, {"a"})
+    assert said == ["old 1.0, sent before, needs a<2"]
+
+
 def test_words_for_pip() -> None:
+    words = ["-U", "-qq", "--progress-bar", "off", "-crules.txt", "--prefer-binary", "a", "-r", "~/wanted.txt"]
+    home = os.path.expanduser("~/wanted.txt")
+    assert pip.split(words) == (["a"], ["-c", "rules.txt", "--prefer-binary", "-r", home])
+    assert pip.upgrades(words)
+    wrong: Any
+    for wrong, said in (
+        (["-e", "."], "%flame hot FOLDER"),
+        (["--user", "a"], "a folder of their own"),
+        ([["a"]], r"\['a'\] is no requirement"),
+        ([b"a"], "b'a' is no requirement"),
+        (["a", " "], "' ' is no requirement"),
+    ):
+        with pytest.raises(FlameError, match=said):
+            pip.split(wrong)
     assert pip.split(["a", "--index-url=http://x", "b", "-c", "file"]) == (
         ["a", "b"],
         ["--index-url", "http://x", "-c", "file"],

@@ -227,6 +227,13 @@ def stop_subprocess_alone(pi: Remote, folder: Path) -> None:
     assert _with_subprocess(pi).reply.result(30)["status"] == "ok"
 
 
+def ends_app(pi: Remote, folder: Path) -> None:
+    """The same where the client cannot look at the server's process: it waits for one to come back."""
+    pi.cell("import os; os._exit(7)", lambda event: None)
+    wait_until(lambda: pi.session.trouble is not None, "the outage", 30)
+    assert "lost" in str(pi.session.trouble)
+
+
 def ends_all(pi: Remote, folder: Path) -> None:
     with pytest.raises(SessionGone, match="the server ended"):
         pi.execute("import os; os._exit(7)")

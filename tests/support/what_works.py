@@ -38,7 +38,7 @@ EXCEPT: dict[tuple[str, str, str], tuple[str, walk.Step | None]] = {
         (side, "process", _BLOCKS): ("no: it says so, and a second Stop abandons the cell", walk.not_stop_blocked)
         for side in SIDES
     },
-    ("windows", "process", _CRASH): ("not tried", None),
+    ("windows", "process", _CRASH): ("no: its app ends", walk.ends_app),
     ("pypy", "process", _SUBPROCESS): ("the subprocess ends, the cell goes on", walk.stop_subprocess_alone),
     ("pypy", "process", _COMPUTES): (
         "no: it says so, and a second Stop abandons the cell",

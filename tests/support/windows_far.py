@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import other_pythons
+import pip
+import psutil
 from farside import FlameServer, Python, clean_environ
 from needs import missing
 
@@ -32,13 +36,30 @@ def wine() -> Iterator[str]:
 @contextlib.contextmanager
 def server(key: str | None = None) -> Iterator[FlameServer]:
     """A stock server there."""
-    with wine() as program:
-        python = Python(program, (3, 13, 2), ipython=False, pyro=True, numpy=False, jedi=False)
-        one = FlameServer(python, key=key, env={"WINEDEBUG": "-all"})
-        try:
-            yield one
-        finally:
-            one.stop()
+    with wine(), another_server(key) as one:
+        yield one
+
+
+@contextlib.contextmanager
+def another_server(key: str | None = None) -> Iterator[FlameServer]:
+    """The same, within ``wine()``."""
+    program = str(other_pythons.windows_python())
+    python = Python(program, (3, 13, 2), ipython=False, pyro=True, numpy=False, jedi=False)
+    one = FlameServer(python, key=key, env={"WINEDEBUG": "-all"})
+    try:
+        yield one
+    finally:
+        one.stop()
+
+
+def processes(words: str) -> list[psutil.Process]:
+    """The processes there whose command line has these words."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "python.exe" in (line := " ".join(process.cmdline())) and words in line:
+                found.append(process)
+    return found
 
 
 # -- our client there, within ``wine()``
@@ -47,6 +68,16 @@ def server(key: str | None = None) -> Iterator[FlameServer]:
 def path(here: Path) -> str:
     """What a path of this machine is called there."""
     return str(PureWindowsPath("Z:" + str(here)))
+
+
+def ssh(folder: Path) -> None:
+    """Put an ``ssh.exe`` there which forwards to this machine. It is pip's own launcher, with a script behind it."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(ROOT / "tests" / "apps" / "windows_ssh.py", "__main__.py")
+    launcher = (Path(pip.__file__).parent / "_vendor" / "distlib" / "t64.exe").read_bytes()
+    python = path(other_pythons.WINDOWS / "cp313" / "python.exe")
+    (folder / "ssh.exe").write_bytes(launcher + f"#!{python}\r\n".encode() + packed.getvalue())
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -59,6 +90,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "JUPYTER_CONFIG_DIR": path(folder / "config"),
         "IPYTHONDIR": path(folder / "ipython"),
+        "WINEPATH": path(folder),  # in front of PATH there
     }
     return subprocess.run(
         [program, *arguments],

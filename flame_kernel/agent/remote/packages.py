@@ -26,10 +26,13 @@ import stat
 import struct
 import sys
 import sysconfig
+import time
 import zipfile
 
 KINDS = ("packages",)
 _NAME = "remote-flame"
+# After so many seconds nobody goes on sending a wheel.
+_FORGOTTEN = 86400
 # How many sessions of this process use the packages.
 _users = [0]
 
@@ -58,15 +61,18 @@ def leave():
 def _put_on_path(owns_process):
     prefix = _prefix()
     entry = os.path.join(prefix, "current", "lib")
-    if entry in sys.path or not os.path.isdir(entry):
+    first = os.path.exists(os.path.join(prefix, "first"))
+    if not os.path.isdir(entry) or (entry in sys.path and not first):
         return
+    if entry in sys.path:
+        sys.path.remove(entry)
     at = len(sys.path)
-    if os.path.exists(os.path.join(prefix, "first")):
+    if first:
         sites = [n for n, one in enumerate(sys.path) if os.path.basename(one) in ("site-packages", "dist-packages")]
         at = sites[0] if sites else at
     sys.path.insert(at, entry)
-    if owns_process:
-        scripts = os.path.join(prefix, "current", "bin")
+    scripts = os.path.join(prefix, "current", "bin")
+    if owns_process and scripts not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join(filter(None, (os.environ.get("PATH"), scripts)))
 
 
@@ -114,9 +120,12 @@ def _facts():
     return {
         "prefix": prefix,
         "exists": os.path.isdir(os.path.join(prefix, "current")),
+        "begun": os.path.isdir(prefix),
+        "first": os.path.exists(os.path.join(prefix, "first")),
         "writable": os.access(below, os.W_OK | os.X_OK),
         "free": shutil.disk_usage(below).free,
         "ours": _distributions([ours]),
+        "requires": _requires(ours),
         "host": _distributions([one for one in sys.path if one and one != ours]),
         "version": list(sys.version_info[:3]),
         "implementation": sys.implementation.name,
@@ -184,6 +193,18 @@ def _distributions(folders):
     return found
 
 
+def _requires(folder):
+    """``{name: [requirement, …]}`` of what is installed in the folder."""
+    found = {}
+    for one in os.listdir(folder) if os.path.isdir(folder) else ():
+        if one.endswith(".dist-info"):
+            path = os.path.join(folder, one)
+            with io.open(os.path.join(path, "METADATA"), encoding="utf-8", errors="replace") as file:
+                head = file.read().split("\n\n")[0]
+            found[_plain(_metadata(path)[0])] = re.findall(r"^Requires-Dist:[ \t]*(.+)", head, re.MULTILINE)
+    return found
+
+
 def _metadata(path):
     for last in ("METADATA", "PKG-INFO", ""):
         try:
@@ -207,25 +228,36 @@ def _plain(name):
 def _install(wheels, first):
     """Install wheels from the folder ``wheels``, given as ``[[file name, SHA-256], …]``."""
     prefix = _prefix()
-    paths = []
-    for name, digest in wheels:
-        path = os.path.join(prefix, "wheels", os.path.basename(name))
-        if _sha256(path) != digest:
-            raise Refused("%s did not arrive as it was sent" % name)
-        paths.append(path)
-    replaced = {_plain(os.path.basename(path).split("-")[0]) for path in paths}
-    with _State(prefix) as state:
-        state.copy(without=replaced)
-        for path in paths:
-            state.unpack(path)
-        state.take_effect()
-    mark = os.path.join(prefix, "first")
+    inbox = os.path.join(prefix, "wheels")
+    paths = [os.path.join(inbox, os.path.basename(name)) for name, _ in wheels]
+    missing = [os.path.basename(path) for path in paths if not os.path.exists(path)]
+    if missing:
+        return {"missing": missing}
+    try:
+        for path, (name, digest) in zip(paths, wheels):
+            if _sha256(path) != digest:
+                raise Refused("%s did not arrive as it was sent" % name)
+        replaced = {_plain(os.path.basename(path).split("-")[0]) for path in paths}
+        with _State(prefix) as state:
+            imported = state.copy(without=replaced)
+            for path in paths:
+                state.unpack(path)
+            state.take_effect()
+    finally:
+        _clear(inbox, paths)
     if first:
-        io.open(mark, "w").close()
-    elif os.path.exists(mark):
-        os.unlink(mark)
-    shutil.rmtree(os.path.join(prefix, "wheels"), ignore_errors=True)
-    return {"ours": _distributions([os.path.join(prefix, "current", "lib")])}
+        io.open(os.path.join(prefix, "first"), "w").close()
+    return {"ours": _distributions([os.path.join(prefix, "current", "lib")]), "imported": imported, "pth": state.pth}
+
+
+def _clear(inbox, paths):
+    """Remove wheels that are done with, and those that nobody goes on sending; another session may be sending some."""
+    for path in paths + [os.path.join(inbox, one) for one in (os.listdir(inbox) if os.path.isdir(inbox) else ())]:
+        try:
+            if path in paths or time.time() - os.stat(path).st_ctime > _FORGOTTEN:
+                os.unlink(path)
+        except OSError:
+            pass  # it is gone already
 
 
 def _uninstall(names):
@@ -234,7 +266,8 @@ def _uninstall(names):
     names = {_plain(name) for name in names} if names is not None else set(ours)
     missing = sorted(names - set(ours))
     if missing:
-        raise Refused("%s is not among the packages that were sent there" % ", ".join(missing))
+        are = "are" if len(missing) > 1 else "is"
+        raise Refused("%s %s not among the packages that were sent there" % (", ".join(missing), are))
     if names == set(ours):
         remove_all(prefix)
         return {"ours": {}, "removed": sorted(names)}
@@ -266,6 +299,7 @@ class _State:
         self._prefix = prefix
         numbers = [int(one) for one in os.listdir(prefix) if one.isdigit()] if os.path.isdir(prefix) else []
         self.folder = os.path.join(prefix, "%d" % (max(numbers or [0]) + 1))
+        self.pth = []  # packages with a .pth file
         self._done = False
 
     def __enter__(self):
@@ -279,20 +313,25 @@ class _State:
                 shutil.rmtree(path, ignore_errors=True)
 
     def copy(self, without):
-        """Copy the present state, except for the packages named in ``without``."""
+        """Copy the present state, except for the packages named in ``without``; returns those that were imported."""
         old = os.path.join(self._prefix, "current")
         if not os.path.isdir(old):
-            return
-        lib, left = os.path.join(old, "lib"), set()
+            return []
+        lib, left, imported = os.path.join(old, "lib"), set(), []
         for one in os.listdir(lib):
-            if one.endswith(".dist-info") and _plain(_metadata(os.path.join(lib, one))[0]) in without:
-                left.update(os.path.normpath(os.path.join("lib", name)) for name in _recorded(os.path.join(lib, one)))
+            name = _plain(_metadata(os.path.join(lib, one))[0]) if one.endswith(".dist-info") else ""
+            if name in without:
+                files = _recorded(os.path.join(lib, one))
+                left.update(os.path.normpath(os.path.join("lib", file)) for file in files)
+                if any(_is_imported(file, lib) for file in files):
+                    imported.append(name)
         for top, _, files in os.walk(old):
             for name in files:
                 path = os.path.join(top, name)
                 relative = os.path.relpath(path, old)
                 if relative not in left and not _is_cache_of(relative, left):
                     _link(path, os.path.join(self.folder, relative))
+        return imported
 
     def unpack(self, path):
         """Unpack a wheel; each file is checked against its RECORD.
@@ -315,6 +354,8 @@ class _State:
                     raise Refused("%s in %s is not what its RECORD says" % (name, os.path.basename(path)))
                 mode = wheel.getinfo(name).external_attr >> 16
                 made.append(self._write(self._place(name), data, bool(mode & 0o111)))
+                if re.match(r"lib/[^/]+\.pth$", made[-1]):
+                    self.pth.append(_plain(info.split("-")[0]))
             if info + "/entry_points.txt" in names:
                 made += self._scripts(_text(wheel, info + "/entry_points.txt"))
         self._write("lib/%s/INSTALLER" % info, b"remote-flame\n", False)
@@ -398,14 +439,24 @@ class _Lock:
 
     def __exit__(self, kind, error, trace):
         self._file.close()
+        inbox = os.path.join(self._prefix, "wheels")
         empty = os.path.isdir(self._prefix) and not os.path.lexists(os.path.join(self._prefix, "current"))
-        if empty and (kind is None or not os.path.isdir(os.path.join(self._prefix, "wheels"))):
+        if empty and not (os.path.isdir(inbox) and os.listdir(inbox)):
             remove_all(self._prefix)
 
 
 def _recorded(info):
     with io.open(os.path.join(info, "RECORD"), encoding="utf-8") as file:
         return [row[0] for row in csv.reader(file) if row]
+
+
+def _is_imported(path, lib):
+    """Whether the file at this path of the folder ``lib`` is a module, or the file of a package, that is imported."""
+    if not path.endswith(".py"):
+        return False
+    name = path[:-3].replace("/", ".")
+    module = sys.modules.get(name[:-9] if name.endswith(".__init__") else name)
+    return getattr(module, "__file__", None) == os.path.join(lib, path)
 
 
 def _is_cache_of(path, left):

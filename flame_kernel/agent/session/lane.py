@@ -18,6 +18,8 @@ from .interrupt import Interrupts, tasks_of
 
 # Seconds before a loop that has failed is run again.
 LOOP_AGAIN = 0.001
+# Seconds for which a new session's shell waits for the first request: to make it holds up the answer of op ``open``.
+LATE = 0.01
 
 
 class Lane:
@@ -57,6 +59,7 @@ class Lane:
         self._suspended = False
         self._closing = False
         self._coroutine = None
+        self._on_main = on_main
         if not on_main:
             self._thread = threading.Thread(
                 target=self.run, name="flame-%s-%s" % (host.session_id[:8], name or "cells")
@@ -123,6 +126,11 @@ class Lane:
             self.loop.close()
 
     async def _serve(self):
+        if not (self._on_main or self.name or self._queue):
+            self._wakes = self.loop.create_future()
+            await asyncio.wait([self._wakes], timeout=LATE)
+        if self._closing:
+            return
         await self._step(self.host.prepare(self))
         while not self.abandoned:
             while self._queue and not self.abandoned:

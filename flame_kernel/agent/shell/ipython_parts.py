@@ -397,6 +397,17 @@ def classes():
                 raise subprocess.CalledProcessError(status, data)
             return None
 
+        def _make_script_magic(self, name):
+            """``%%bash`` or another. IPython makes a parser for each, which takes half of the time of a whole shell."""
+            path = self.script_paths.get(name, name)
+
+            def named_script_magic(line, cell):
+                return self.shebang("%s %s" % (path, line) if line else path, cell)
+
+            named_script_magic.__doc__ = "Run a cell by %s in a subprocess: short for ``%%%%script %s``." % (path, path)
+            named_script_magic.has_arguments, named_script_magic.parser = True, self.shebang.parser
+            return named_script_magic
+
         @staticmethod
         def _into(names, name, write):
             """Write text to the variable ``name`` if one is given; otherwise pass it on."""

@@ -189,6 +189,8 @@ def _on_windows(status, stop):
     """``(how the process ended, details)`` where its exit status or a Stop says that on Windows; else None."""
     if stop is not None:
         return "was ended by Stop with %s" % ("Ctrl-Break" if stop == signal.SIGTERM else "TerminateProcess"), []
+    if status == 3:
+        return "ended itself with exit status 3", ["so does abort() in C code"]
     if status not in ON_WINDOWS:
         return None
     name, meaning = ON_WINDOWS[status]

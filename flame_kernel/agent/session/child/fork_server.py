@@ -24,8 +24,13 @@ from .. import descriptors
 from . import exit_reason, processes
 from .frames import FORKS, WARM, Frames, send_frame
 
-# Whether there can be one: with other Pythons than CPython it has not been tried.
-POSSIBLE = sys.platform == "linux" and sys.implementation.name == "cpython" and processes.POSIX
+# Whether there can be one: with other Pythons than CPython it has not been tried. It counts its threads in /proc.
+POSSIBLE = (
+    sys.platform == "linux"
+    and sys.implementation.name == "cpython"
+    and processes.POSIX
+    and os.path.isdir("/proc/self/task")
+)
 # So many children are started without it where none is kept: it takes as long to start as one of them, and is a process
 # more.
 FEW = 4
@@ -88,11 +93,13 @@ def make(bundle, warm):
     return True
 
 
-def ready():
-    """The process id of the one that can fork now; None if there is none."""
+def ready(keep=False):
+    """The process id of the one that can fork now; None if there is none. ``keep``: it stays until ``drop``."""
     with _lock:
-        suits = _present and _present[0].suits(processes.conditions(), False)
-        return _present[0].pid if suits else None
+        if not (_present and _present[0].suits(processes.conditions(), False)):
+            return None
+        _present[0].is_kept = _present[0].is_kept or keep
+        return _present[0].pid
 
 
 def drop():

@@ -16,7 +16,7 @@ import threading
 import time
 import types
 
-from ... import own, sockets, tempdirs, threads
+from ... import own, sockets, tempdirs, threads, windows
 from ...log import log as events
 from ...remote import bulk
 from ...shell import ipython
@@ -63,6 +63,8 @@ def main(sock, left=()):
     crash, out_r, out_w, err_r, err_w = descriptors.taken(given, (False, True, False, True, False))
     if taker is None:
         _empty_stdin()
+    if os.name == "nt":
+        windows.crash_at_once()
     _enable_faulthandler(crash)
     _go_on_without_server(crash)
     sys.argv[:] = [""]
@@ -139,6 +141,8 @@ def _take_descriptors(me, pipes):
     for name, (number, r, w) in pipes.items():
         me.capture.adopt(name, r, w)
         os.dup2(w, number)
+        if os.name == "nt":
+            windows.share_with_msvcrt(number)
 
 
 def _interrupt_handler(me):

@@ -36,18 +36,26 @@ def conditions():
         folder = os.getcwd()
     except OSError:  # it was deleted
         folder = None
-    limits, status, group = [], [], ""
+    limits, told = [], ()
     if POSIX:
         import resource
 
         limits = [resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_")]
         limits.append((os.getpriority(os.PRIO_PROCESS, 0), os.getuid(), os.geteuid(), os.getgid(), os.getegid()))
     if sys.platform == "linux":
-        with open("/proc/self/status") as f:
-            status = [line for line in f if line.startswith(_STATUS)]
-        with open("/proc/self/cgroup") as f:
-            group = f.read()
-    return folder, dict(os.environ), limits, status, group
+        told = (
+            tuple(line for line in _lines("/proc/self/status") if line.startswith(_STATUS)),
+            _lines("/proc/self/cgroup"),
+        )
+    return folder, dict(os.environ), limits, told
+
+
+def _lines(path):
+    try:
+        with open(path) as f:
+            return f.readlines()
+    except OSError:  # /proc is not mounted
+        return []
 
 
 def start():

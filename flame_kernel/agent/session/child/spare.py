@@ -59,22 +59,24 @@ def child_ended():
     _wake.set()
 
 
-def pid():
+def pid(keep=False):
     """The process id of the one that is ready now; None if there is none."""
-    return fork_server.ready() or prestart.ready()
+    return fork_server.ready(keep) or prestart.ready()
 
 
 def _keep(living):
     """The keeper's thread: it ends with what it keeps, or if there is nothing to keep."""
     while True:
         with _lock:
-            there, age = pid() is not None, time.monotonic() - _since[0]
+            there, age = pid(keep=True) is not None, time.monotonic() - _since[0]
             if there or not living():
                 del _wanted[:]
             left = (IDLE if living() else LEFT) - age
             if left <= 0 or not (there or _wanted):
                 del _wanted[:], _keeper[:]
-                break
+                fork_server.drop()
+                prestart.drop()
+                return
             wanted = _wanted[0] if _wanted else None
         if wanted is None:
             _wake.wait(left)
@@ -84,5 +86,3 @@ def _keep(living):
             with _lock:
                 del _wanted[:]
         _wake.clear()
-    fork_server.drop()
-    prestart.drop()
