@@ -139,9 +139,9 @@ class Sending:
     def _do(self, call: Call) -> bool:
         """Begin a cell by the op whose answer has its events; False if the call is to be made as usual, too."""
         polling, request, line = self.polling, call.request, self._link.calls
-        if request is None or request.kind != "execute" or call.buffers or polling is None or not polling.takes_more:
+        if polling is None or request is None or not _is_short_cell(call, request):
             return False
-        if len(call.message["request"]["code"]) > DO_CELL or self._link.is_broken or not line.connection.is_open:
+        if not polling.takes_more or self._link.is_broken or not line.connection.is_open:
             return False
         request.state = "sent"
         try:
@@ -277,6 +277,10 @@ class Sending:
             for call in calls:
                 call.future.set_result(result)
         return True
+
+
+def _is_short_cell(call: Call, request: Request) -> bool:
+    return request.kind == "execute" and not call.buffers and len(call.message["request"]["code"]) <= DO_CELL
 
 
 def _size_of(call: Call) -> int:
