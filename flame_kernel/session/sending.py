@@ -152,7 +152,7 @@ class Sending:
                 wait=DO_WAIT,
             )
             events = self._decoded(result["events"], buffers)
-        except FlameError:  # it happens again, or another attempt mends it
+        except Exception:  # also a bug of ours: the usual call follows, and tells whoever waits
             request.state = "unknown"
             return False
         request.state = "begun"

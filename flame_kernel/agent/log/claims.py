@@ -82,7 +82,7 @@ def take(log, claim, after, wait, limit):
                     batch = []
                 end(log)
                 # After the end of the claim: an event that came meanwhile has woken this thread, and not the reader.
-                if log.drain() > (batch[-1]["number"] if batch else after):
+                if not batch or log.drain() > batch[-1]["number"]:
                     wake_reader(log)
                 return batch
         claim.signal.acquire(timeout=max(0.0, until - now))
