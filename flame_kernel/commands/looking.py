@@ -111,7 +111,8 @@ LOOKING: tuple[Command, ...] = (
             ON_CONNECTION,
         ),
         more="Without an option: what has grown since --start or the last look, line by line. "
-        "A look stops the process for a moment; the result tells for how long.",
+        "A look stops the process for a moment; the result tells for how long. --of shows, as a picture in a notebook, "
+        "what refers to the object, what refers to that, and so on, up to modules, classes and running functions.",
         examples=("%flame memory --start", "%flame memory", "%flame memory --types", "%flame memory --of results"),
         passes=True,
     ),

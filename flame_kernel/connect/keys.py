@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from ..agent.wire.launch import without_secrets
 from ..errors import TargetError
-from ..security import private_files
+from ..security import access_lists, private_files
 from .installation import pip_install
 
 # Asks the user: ``ask(prompt, password)`` returns the typed line, without echo if ``password``, or None if the user
@@ -278,7 +278,7 @@ def read_small(path: Path, what: str, limit: int) -> tuple[bytes, os.stat_result
 def check_owned(path: Path, what: str, status: os.stat_result) -> None:
     """Raise TargetError if others than us and root own the file or can write it."""
     if not hasattr(os, "geteuid"):
-        return  # on Windows access lists say who may, and modes and owners say nothing
+        return  # on Windows modes and owners say nothing
     mode = stat.S_IMODE(status.st_mode)
     if status.st_uid not in (os.geteuid(), 0):
         raise TargetError(
@@ -303,7 +303,22 @@ def check_folder(path: Path, what: str) -> None:
 def check_private(path: Path, what: str, status: os.stat_result) -> None:
     """Raise TargetError if others than the owner can read or write the file, or if the owner is neither us nor root."""
     mode = stat.S_IMODE(status.st_mode)
-    if not mode & 0o077 or not hasattr(os, "geteuid"):
+    if os.name == "nt":
+        _check_access_list(path, what)
+    elif not mode & 0o077 or not hasattr(os, "geteuid"):
         check_owned(path, what, status)
     else:
         raise TargetError(f"{what} {path} is open to others (mode {mode:04o}); run: chmod 600 {path}")
+
+
+def _check_access_list(path: Path, what: str) -> None:
+    only_you = f'icacls "{path}" /inheritance:r /grant:r "%USERNAME%:F"'
+    try:
+        others = access_lists.others(path)
+    except OSError as error:
+        raise TargetError(
+            f"cannot see who may read {what} {path} ({error.strerror}); keep it in your user folder"
+        ) from error
+    if others:
+        who = ", ".join(others)
+        raise TargetError(f"{what} {path} is open to others ({who}); in a command prompt, run: {only_you}")

@@ -26,7 +26,9 @@ from ..forward import commands as forwarding
 from ..forward.forwards import Forwards
 from ..hot.commands import FIXES
 from ..packages.commands import carry_out, read, without_there
+from ..packages.pip import Stop
 from ..profile.asking import ProfileOptions, Taking, finished, gathered, live
+from ..profile.holders import Holders
 from ..profile.memory import memory
 from ..session.session import Session
 from ..session.user import agrees
@@ -309,7 +311,12 @@ class Commands:
     async def _memory(self, cell: Cell, line: Line) -> None:
         session, what = await self.session(False), memory_look(line.values)
         look = on_thread(lambda: memory(session, what, line["of"] or ""), "memory")
-        self._say(cell, await self._waits.until(look))
+        shown = await self._waits.until(look)
+        if not isinstance(shown, Holders):
+            self._say(cell, shown)
+            return
+        content = {"data": shown.bundle(), "metadata": {}, "transient": {}}
+        self._publisher.message(cell.request_id, "display_data", content)
 
     async def _profile(self, cell: Cell, line: Line) -> None:
         if line["end"]:
@@ -389,10 +396,16 @@ class Commands:
         def consent(question: str) -> bool:
             return agrees(cell.ask, question)
 
-        def work() -> str:
-            return carry_out(session, asked, consent, lambda text: self._say(cell, text), progress=False)
+        stop = Stop()
 
-        self._say(cell, await self._waits.until(on_thread(work, "pip")))
+        def work() -> str:
+            return carry_out(session, asked, consent, lambda text: self._say(cell, text), False, stop)
+
+        try:
+            self._say(cell, await self._waits.until(on_thread(work, "pip")))
+        except Stopped:
+            stop()
+            raise
 
     # -- once more ---------------------------------------------------------------------------------------------------
 

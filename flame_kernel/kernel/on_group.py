@@ -17,6 +17,7 @@ from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.results import Results, told_errors
 from ..packages.commands import on_each, read
+from ..packages.pip import Stop
 from ..remote.modules import send_named
 from ..session.session import Session
 from ..session.user import agrees
@@ -192,10 +193,16 @@ class OnGroup:
         def consent(question: str) -> bool:
             return agrees(cell.ask, question)
 
-        def work() -> list[str]:
-            return on_each(group.labels, lambda label: group[label].session, asked, consent, say, say)
+        stop = Stop()
 
-        failed = await self._waits.until(on_thread(work, "pip"))
+        def work() -> list[str]:
+            return on_each(group.labels, lambda label: group[label].session, asked, consent, say, say, stop)
+
+        try:
+            failed = await self._waits.until(on_thread(work, "pip"))
+        except Stopped:
+            stop()
+            raise
         if failed:
             raise FlameError("\n".join(failed))
 

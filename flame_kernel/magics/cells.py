@@ -38,7 +38,7 @@ from .comms import Relay
 from .connections import Connections
 from .groups import Groups
 from .jobs import Job, cell_error
-from .output import CellOutput, show_profile
+from .output import CellOutput, show_drawn
 
 # How many finished background jobs stay in the list.
 LISTED = 50
@@ -156,7 +156,7 @@ class Cells:
             yield
         finally:
             if taking is not None:
-                show_profile(self._shell, taking.result())
+                show_drawn(self._shell, taking.result())
 
     def follow(
         self, name: str, remote: Remote, code: str, hide: str = "", tried: dict[str, float] | None = None

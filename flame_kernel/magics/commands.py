@@ -49,7 +49,7 @@ from .connections import Connections, in_thread
 from .jobs import table
 from .old_python import in_words
 from .on_group import OnGroup
-from .output import show_profile
+from .output import show_drawn
 
 # The depth for var_expand. It would also find names of the frame at that depth, such as our own `name` and `line`; so
 # deep there is none.
@@ -225,7 +225,7 @@ class Commands:
         print(rails.audit(None if current is None else self._connections.pick(current)[1].target.rails))
 
     def _memory(self, line: Line) -> None:
-        print(memory(self._remote(line).session, memory_look(line.values), line["of"] or ""))
+        show_drawn(self._shell, memory(self._remote(line).session, memory_look(line.values), line["of"] or ""))
 
     def _profile(self, line: Line) -> None:
         if line["end"]:
@@ -239,7 +239,7 @@ class Commands:
             live(self._views, remote.session, options, show)
             return
         profile, saved = finished(take(remote.session, options), line.values)
-        show_profile(self._shell, profile)
+        show_drawn(self._shell, profile)
         if saved:
             print(plain_text(saved))
 

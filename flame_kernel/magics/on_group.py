@@ -16,7 +16,7 @@ from ..group.results import Results, told_errors
 from ..profile.asking import finished, together
 from ..terminal import plain_text
 from .groups import Groups
-from .output import show_profile
+from .output import show_drawn
 
 NAMES = ("where", "top", "profile", "hot", "hotfix")
 # Commands with a target that work on groups elsewhere, or name a server by it.
@@ -67,7 +67,7 @@ class OnGroup:
     def profile(self, line: Line) -> None:
         """Show the profiles of all hosts as one. Ctrl-C ends them early."""
         profile, saved = finished(together(commands.profiles(self.group(line), line.values)), line.values)
-        show_profile(self._shell, profile)
+        show_drawn(self._shell, profile)
         if saved:
             print(plain_text(saved))
 

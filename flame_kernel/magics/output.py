@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from ..errors import FlameError, SessionGone
+from ..profile.holders import Holders
 from ..profile.profile import Profile
 from ..security.rendering import WIDGET
 from ..session.inbox import Event
@@ -452,9 +453,9 @@ def _size(event: Event) -> int:
     return sum(len(v) for v in data.values() if isinstance(v, str)) + 1 if isinstance(data, dict) else 1
 
 
-def show_profile(shell: Any, profile: Profile) -> None:
-    """Show a profile in the cell that runs: drawn in a notebook, as words in a terminal."""
-    if in_notebook():
-        shell.display_pub.publish(profile.bundle())
+def show_drawn(shell: Any, what: Profile | str) -> None:
+    """Show a profile or holders in the cell that runs: drawn in a notebook, as words in a terminal. Or words only."""
+    if in_notebook() and isinstance(what, Profile | Holders):
+        shell.display_pub.publish(what.bundle())
     else:
-        print(plain_text(str(profile)))
+        print(plain_text(str(what)))

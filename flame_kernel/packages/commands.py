@@ -10,6 +10,7 @@ from ..session.session import Session
 from ..terminal import plain_text
 from . import install
 from .install import Consent
+from .pip import Stop
 
 OURS = ("install", "list", "uninstall")
 
@@ -31,6 +32,10 @@ def read(words: Sequence[str]) -> Words:
     left = [word for word in words if word not in ("--there", "--first")]
     if left[:1] == ["--"]:
         left = left[1:]
+    if {"-t", "--target"} & set(left[:1]):
+        raise FlameError(
+            "pip -t is for the magics of %load_ext flame and the shell; in the kernel: %flame connect SERVER"
+        )
     if there or (left and left[0] not in OURS):
         return Words("", tuple(left or ["--help"]), there=True)
     if not left:
@@ -45,7 +50,12 @@ def without_there(code: str) -> str:
 
 
 def carry_out(
-    session: Session, words: Words, consent: Consent, say: Callable[[str], None], progress: bool | None = None
+    session: Session,
+    words: Words,
+    consent: Consent,
+    say: Callable[[str], None],
+    progress: bool | None = None,
+    stop: Stop | None = None,
 ) -> str:
     """Carry it out; returns the result as text. ``consent`` is called before the first write to the far side's disk."""
     where = session.target.name or session.location
@@ -70,6 +80,7 @@ def carry_out(
         first=words.first,
         say=say,
         progress=progress,
+        stop=stop,
     )
     return plain_text(str(done))
 
@@ -81,13 +92,14 @@ def on_each(
     consent: Consent,
     say: Callable[[str], None],
     tell: Callable[[str], None],
+    stop: Stop | None = None,
 ) -> list[str]:
     """Carry it out on several hosts, one after the other. ``session`` gives the session of a label, and ``tell`` gets
     each result. Returns a sentence for each host where it failed."""
     failed = []
     for label in labels:
         try:
-            tell(f"{label}: {carry_out(session(label), words, consent, say, progress=False)}")
+            tell(f"{label}: {carry_out(session(label), words, consent, say, False, stop)}")
         except FlameError as error:
             failed.append(plain_text(f"{label}: {error}"))
     return failed

@@ -71,11 +71,13 @@ def install(
     first: bool = False,
     say: Callable[[str], None] = lambda text: None,
     progress: bool | None = None,
+    stop: pip.Stop | None = None,
 ) -> Installed:
     """Install what ``words`` name, written as for ``pip install``. Raises FlameError.
 
     first  the sent packages come before the host's own on the path, not after them
     say    called with sentences about the progress
+    stop   another thread may call it, to end the installation
 
     Branches because each is something that may be wrong, before anything is sent.
     """
@@ -88,15 +90,15 @@ def install(
         raise FlameError(
             f"{there['prefix']} at {where} cannot be written to; packages need a folder of the user's there"
         )
-    chosen = tags.options(there)
+    stop = stop or pip.Stop()
     mark = first and there["exists"] and not there["first"]
     first = first or there["first"]
     if pip.starts_over(words):
         there["ours"] = {}
     say(f"looking for wheels for {_what(there)} …")
     with tempfile.TemporaryDirectory(prefix="flame-wheels-") as folder:
-        requirements = pip.built(requirements, passed, os.path.join(folder, "built"))
-        entries, wanted = _suitable(requirements, passed, chosen, there, first, pip.upgrades(words))
+        runs = pip.Pip(passed, tags.options(there), there["environment"], _what(there), folder, stop)
+        entries, wanted = _suitable(runs, runs.built(requirements), there, first, words, folder)
         if wanted.hidden and not first:
             name, wish = next(iter(wanted.hidden.items()))
             raise FlameError(
@@ -108,9 +110,7 @@ def install(
                 _ask(session, "install", wheels=[], first=True)
             return Installed(where, there["prefix"], {}, {**wanted.kept, **wanted.sent}, notes=tuple(wanted.extras))
         chosen_entries = [one for one in entries if closure.plain(one["metadata"]["name"]) in wanted.names]
-        fetched = os.path.join(folder, "fetched")
-        pip.download(chosen_entries, passed, chosen, fetched)
-        wheels = _wheels(fetched, chosen_entries)
+        wheels = _wheels(runs.download(chosen_entries), chosen_entries)
         size = sum(os.path.getsize(path) for path, _ in wheels)
         many = f"{len(wheels)} package{'s' if len(wheels) > 1 else ''}"
         if _UNPACKED * size > there["free"]:
@@ -122,7 +122,7 @@ def install(
         if not there["exists"] and not consent(plain_text(question)):
             raise FlameError("nothing was written there")
         say(f"sending {many}, {size_in_words(size)} …")
-        done = _sent(session, there["prefix"] + "/wheels/", wheels, first, progress)
+        done = _sent(session, there["prefix"] + "/wheels/", wheels, first, progress, stop)
     ours = done["ours"] if isinstance(done.get("ours"), dict) else {}
     sent = {name: str(ours.get(name, "")) for name in wanted.names}
     notes = (*wanted.extras, *_notes(done, there, chosen_entries))
@@ -130,14 +130,20 @@ def install(
 
 
 def _sent(
-    session: Session, inbox: str, wheels: Sequence[tuple[str, str]], first: bool, progress: bool | None
+    session: Session,
+    inbox: str,
+    wheels: Sequence[tuple[str, str]],
+    first: bool,
+    progress: bool | None,
+    stop: pip.Stop,
 ) -> dict[str, Any]:
     """Send wheels and have them installed. Another session that installs at the same time may remove a wheel that both
     have sent; it is then sent again."""
     named = [[os.path.basename(path), digest] for path, digest in wheels]
     for _ in range(_ROUNDS):
         _ask(session, "begin")
-        transfer.put(session, [path for path, _ in wheels], inbox, progress=progress)
+        with transfer.Transfer(session, "put", progress) as sending, stop.by(sending.stop):
+            sending.put([path for path, _ in wheels], inbox)
         done = _ask(session, "install", wheels=named, first=first)
         if not done.get("missing"):
             return done
@@ -159,34 +165,35 @@ def _notes(done: dict[str, Any], there: dict[str, Any], entries: Sequence[dict[s
 
 
 def _suitable(
-    requirements: Sequence[str],
-    passed: Sequence[str],
-    chosen: Sequence[str],
-    there: dict[str, Any],
-    first: bool,
-    upgrade: bool,
+    runs: pip.Pip, requirements: Sequence[str], there: dict[str, Any], first: bool, words: Sequence[str], folder: str
 ) -> tuple[list[dict[str, Any]], closure.Needed]:
     """pip's choice, and what of it the far side needs. What the host has in a version that will do is left as it is,
     unless the user wants to upgrade."""
-    entries, wanted = _resolved(requirements, passed, chosen, there, first)
-    if wanted.hidden and not first and not upgrade:
-        with tempfile.TemporaryDirectory(prefix="flame-pip-") as folder, contextlib.suppress(FlameError):
-            path = os.path.join(folder, "constraints.txt")
-            with open(path, "w", encoding="utf-8") as file:
-                file.writelines(f"{name}=={there['host'][name]}\n" for name in wanted.hidden)
-            return _resolved(requirements, [*passed, "-c", path], chosen, there, first)
+    alone = "--no-deps" in words
+    entries, wanted = _resolved(runs, requirements, there, first, alone)
+    if wanted.hidden and not first and not pip.upgrades(words):
+        path = os.path.join(folder, "constraints.txt")
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(f"{name}=={there['host'][name]}\n" for name in wanted.hidden)
+        with contextlib.suppress(FlameError):
+            return _resolved(runs, requirements, there, first, alone, ["-c", path])
     return entries, wanted
 
 
 def _resolved(
-    requirements: Sequence[str], passed: Sequence[str], chosen: Sequence[str], there: dict[str, Any], first: bool
+    runs: pip.Pip,
+    requirements: Sequence[str],
+    there: dict[str, Any],
+    first: bool,
+    alone: bool,
+    options: Sequence[str] = (),
 ) -> tuple[list[dict[str, Any]], closure.Needed]:
     """pip's choice, and what of it the far side needs; pip is run again for what only the far side's markers
     require."""
     more: list[str] = []
     asked: set[str] = set()
     for _ in range(_ROUNDS):
-        entries = pip.resolve([*requirements, *more], passed, chosen, there["environment"], _what(there))
+        entries = runs.resolve([*requirements, *more], options)
         for one in entries:  # what we added is a dependency, not a request of the user
             if closure.plain(one["metadata"]["name"]) in asked:
                 one["requested"] = False
@@ -194,9 +201,8 @@ def _resolved(
             if one.get("is_direct") and not url.partition("#")[0].endswith(".whl"):
                 raise FlameError(f"{url} is no wheel; make one of it (pip wheel NAME), and give its file")
         wanted = closure.needed(
-            entries, there["environment"], there["host"], there["ours"], first=first,
-            dependencies="--no-deps" not in passed,
-        )  # fmt: skip
+            entries, there["environment"], there["host"], there["ours"], first=first, dependencies=not alone
+        )
         if not wanted.missing:
             return entries, wanted
         more += wanted.missing

@@ -10,10 +10,10 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
+import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,10 @@ _NEEDLESS = {
 }  # fmt: skip
 _EDITABLE = "an editable install needs the folder itself there; %flame hot FOLDER serves the modules of a folder here"
 _PLACE = "packages go into a folder of their own there"
+_SERVER = f"{_PLACE}; in the shell and by the magics a server is named first: pip -t SERVER install rich"
 # Why an option of pip is refused.
 _REFUSED = {
-    "-e": _EDITABLE, "--editable": _EDITABLE, "--user": _PLACE, "-t": _PLACE, "--target": _PLACE, "--root": _PLACE,
+    "-e": _EDITABLE, "--editable": _EDITABLE, "--user": _PLACE, "-t": _SERVER, "--target": _SERVER, "--root": _PLACE,
     "--prefix": _PLACE, "--first": "write first=True",
 }  # fmt: skip
 
@@ -95,54 +96,125 @@ def _command(environment: Mapping[str, str]) -> list[str]:
     return [sys.executable, "-c", _PROGRAM, json.dumps([dict(environment), wheel])]
 
 
-def resolve(
-    requirements: Sequence[str], passed: Sequence[str], tags: Sequence[str], environment: Mapping[str, str], what: str
-) -> list[dict[str, Any]]:
-    """What pip would install for the far side: its report's entries. Raises FlameError with pip's own words."""
-    with tempfile.TemporaryDirectory(prefix="flame-pip-") as folder:
-        report = os.path.join(folder, "report.json")
+class Stop:
+    """Ends an installation from any thread: what it waits for, or the next such thing."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._end: Callable[[], object] | None = None
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._stopped = True
+            end = self._end
+        if end is not None:
+            end()
+
+    @contextlib.contextmanager
+    def by(self, end: Callable[[], object]) -> Iterator[None]:
+        """A context for something that ``end`` ends. Raises FlameError before it or after it if all is stopped."""
+        with self._lock:
+            self._check()
+            self._end = end
+        try:
+            yield
+            self._check()
+        finally:
+            with self._lock:
+                self._end = None
+
+    def _check(self) -> None:
+        if self._stopped:
+            raise FlameError("stopped; nothing was installed")
+
+
+class Pip:
+    """pip for one installation: with the options that the user has ``passed``, those for the far side's ``tags``, and
+    the far side's ``environment`` for markers; ``what`` names that in words. It writes into ``folder``."""
+
+    def __init__(
+        self,
+        passed: Sequence[str],
+        tags: Sequence[str],
+        environment: Mapping[str, str],
+        what: str,
+        folder: str,
+        stop: Stop,
+    ) -> None:
+        self._passed = passed
+        self._tags = tags
+        self._environment = environment
+        self._what = what
+        self._folder = folder
+        self._stop = stop
+
+    def __repr__(self) -> str:
+        return f"<Pip for {self._what}>"
+
+    def resolve(self, requirements: Sequence[str], more: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """What pip would install for the far side: its report's entries; ``more`` options. Raises FlameError with pip's
+        own words."""
+        report = os.path.join(self._folder, "report.json")
         words = ["install", "--dry-run", "--ignore-installed", "--quiet", "--report", report]
-        words += ["--target", os.path.join(folder, "target"), *tags, *passed, "--", *requirements]
-        _run(words, what, environment)
+        words += ["--target", os.path.join(self._folder, "target"), *self._tags, *self._passed, *more]
+        self._run([*words, "--", *requirements], self._environment)
         with open(report, encoding="utf-8") as file:
             found: list[dict[str, Any]] = json.load(file)["install"]
-    return found
+        return found
 
+    def built(self, requirements: Sequence[str]) -> list[str]:
+        """The requirements, with a wheel for each that is a folder or source archive here. Raises FlameError."""
+        found = []
+        for number, word in enumerate(requirements):
+            path, extras = _PATH.fullmatch(word).groups()  # type: ignore[union-attr]
+            if _is_source(path):
+                into = os.path.join(self._folder, "built", str(number))
+                self._run(["wheel", "--quiet", "--no-deps", "--wheel-dir", into, *_kept(self._passed), "--", path], {})
+                (made,) = os.listdir(into)
+                word = os.path.join(into, made) + (extras or "")
+            found.append(word)
+        return found
 
-def built(requirements: Sequence[str], passed: Sequence[str], folder: str) -> list[str]:
-    """The requirements, with a wheel in ``folder`` for each that is a folder or source archive here. Raises
-    FlameError."""
-    found = []
-    for number, word in enumerate(requirements):
-        path, extras = _PATH.fullmatch(word).groups()  # type: ignore[union-attr]
-        if _is_source(path):
-            into = os.path.join(folder, str(number))
-            _run(["wheel", "--quiet", "--no-deps", "--wheel-dir", into, *_kept(passed), "--", path], "", {})
-            (made,) = os.listdir(into)
-            word = os.path.join(into, made) + (extras or "")
-        found.append(word)
-    return found
+    def download(self, entries: Sequence[dict[str, Any]]) -> str:
+        """Fetch the wheels of these entries of a report; returns the folder that has them. Raises FlameError."""
+        folder = os.path.join(self._folder, "fetched")
+        os.makedirs(folder)
+        pinned = []
+        for one in entries:
+            path = _local(str(one["download_info"].get("url")))
+            if path is None:
+                pinned.append(_pinned(one))
+            else:
+                shutil.copy(path, folder)
+        if pinned:
+            words = ["download", "--quiet", "--no-deps", "--dest", folder, *self._tags, *_kept(self._passed)]
+            self._run([*words, "--", *pinned], {})
+        return folder
+
+    def _run(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
+        whole = [*_command(environment), *words]
+        environ = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_USER": "0"}
+        environ["PIP_REQUIRE_VIRTUALENV"] = "0"  # nothing is installed here
+        environ["TMPDIR"] = environ["TEMP"] = environ["TMP"] = self._folder  # a pip that is ended leaves files
+        process = subprocess.Popen(
+            whole, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            with self._stop.by(process.terminate):
+                _, err = process.communicate()
+        except BaseException:  # raised again, whatever it is; pip is ended
+            process.terminate()
+            process.communicate()
+            raise
+        if process.returncode:
+            raise FlameError(_why(err, self._what))
 
 
 def _is_source(path: str) -> bool:
     if os.path.isdir(path):
         return os.sep in path or path in (".", "..")  # as for pip: else it is the name of a package
     return path.endswith((".tar.gz", ".tgz", ".zip")) and os.path.isfile(path)
-
-
-def download(entries: Sequence[dict[str, Any]], passed: Sequence[str], tags: Sequence[str], folder: str) -> None:
-    """Fetch the wheels of these entries of a report into ``folder``. Raises FlameError."""
-    os.makedirs(folder)
-    pinned = []
-    for one in entries:
-        path = _local(str(one["download_info"].get("url")))
-        if path is None:
-            pinned.append(_pinned(one))
-        else:
-            shutil.copy(path, folder)
-    if not pinned:
-        return
-    _run(["download", "--quiet", "--no-deps", "--dest", folder, *tags, *_kept(passed), "--", *pinned], "", {})
 
 
 def _local(url: str) -> str | None:
@@ -172,23 +244,6 @@ def _pairs(passed: Sequence[str]) -> list[tuple[str, list[str]]]:
         word = words.pop(0)
         found.append((word, [words.pop(0)] if PASSED.get(word) and words else []))
     return found
-
-
-def _run(words: Sequence[str], what: str, environment: Mapping[str, str]) -> None:
-    whole = [*_command(environment), *words]
-    environ = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_USER": "0"}
-    environ["PIP_REQUIRE_VIRTUALENV"] = "0"  # nothing is installed here
-    process = subprocess.Popen(
-        whole, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        _, err = process.communicate()
-    except BaseException:  # raised again, whatever it is; pip is ended
-        process.terminate()
-        process.communicate()
-        raise
-    if process.returncode:
-        raise FlameError(_why(err, what))
 
 
 def _why(err: str, what: str) -> str:

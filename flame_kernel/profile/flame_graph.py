@@ -18,7 +18,8 @@ ROW = 18  # pixels of a level
 # A share that changed by this many percentage points gets the full colour.
 FULL_CHANGE = 20.0
 
-_STYLE = """
+# The look of what this room draws.
+STYLE = """
 .flame-profile{font:12px var(--jp-ui-font-family,sans-serif);color:var(--jp-ui-font-color1,CanvasText)}
 .flame-profile p{margin:2px 0}
 .flame-profile svg{display:block}
@@ -96,7 +97,7 @@ def page(
         root.add(path, 0.0, seconds)
     mark = f"flame-{uuid.uuid4().hex}"
     if not root.seconds:
-        return f'<div class="flame-profile {mark}"><style>{_STYLE}</style>{words}</div>'
+        return f'<div class="flame-profile {mark}"><style>{STYLE}</style>{words}</div>'
     drawn, depth = _drawn(root, before is not None)
     graph = f'<svg width="100%" height="{ROW * depth}" role="img" aria-label="flame graph">{"".join(drawn)}</svg>'
     tools = (
@@ -104,7 +105,7 @@ def page(
         '<button type="button">reset</button> <span class="said"></span></div>'
     )
     script = f"<script>{_SCRIPT.replace('ID', mark)}</script>"
-    return f'<div class="flame-profile {mark}"><style>{_STYLE}</style>{words}{tools}{graph}{table}{script}</div>'
+    return f'<div class="flame-profile {mark}"><style>{STYLE}</style>{words}{tools}{graph}{table}{script}</div>'
 
 
 def _drawn(root: _Box, compared: bool) -> tuple[list[str], int]:

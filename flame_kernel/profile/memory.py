@@ -10,25 +10,35 @@ from ..connect.units import size_in_words
 from ..errors import FlameError
 from ..security import answers
 from ..session.session import Session
-from ..terminal import one_line, plain_text
+from ..terminal import one_line
+from .holders import Holders
 from .profile import Call
 
 START, STOP, LOOK, TYPES, HOLDERS = "start", "stop", "look", "types", "holders"
 
 
-def memory(session: Session, what: str = LOOK, of: str = "") -> str:
+def memory(session: Session, what: str = LOOK, of: str = "") -> Shown:
     """What ``%flame memory`` shows: growth by line since the last call (``look``, between ``start`` and ``stop``),
-    the memory of all objects by type (``types``), or what holds the value of expression ``of``. Raises FlameError."""
+    the memory of all objects by type (``types``), or what holds the value of expression ``of``, as `Holders`, which a
+    notebook shows as a picture. Raises FlameError."""
     what = HOLDERS if of else what
     if what not in (START, STOP, LOOK, TYPES, HOLDERS):
         raise FlameError(f"memory() looks at {START}, {STOP}, {LOOK} or {TYPES}, not {what!r}; or of=EXPRESSION")
-    return Shown(text(what, answer(session, "memory", what=what, expression=of), session.location))
+    return shown(what, answer(session, "memory", what=what, expression=of), session.location)
 
 
-def text(what: str, reply: dict[str, Any], location: str) -> str:
-    """A memory_reply in words. Raises UnsafeAnswer."""
+def shown(what: str, reply: dict[str, Any], location: str) -> Shown:
+    """A memory_reply in words; of who holds an object also as a picture. Raises UnsafeAnswer."""
     answers.reply("memory", reply, location)
-    took = f"this look took {1000 * reply['seconds']:.0f} ms, and held up what else runs there"
+    return Holders.of_reply(reply, location, _took(reply)) if what == HOLDERS else Shown(_text(what, reply))
+
+
+def _took(reply: dict[str, Any]) -> str:
+    return f"this look took {1000 * reply['seconds']:.0f} ms, and held up what else runs there"
+
+
+def _text(what: str, reply: dict[str, Any]) -> str:
+    took = _took(reply)
     if what == STOP:
         return "allocations are not noted any more"
     if what == START:
@@ -36,8 +46,6 @@ def text(what: str, reply: dict[str, Any], location: str) -> str:
             "allocations are noted from now on, which makes each slower, until %flame memory --stop; "
             "%flame memory shows what has grown"
         )
-    if what == HOLDERS:
-        return "\n".join([*(plain_text(line) for line in reply["holders"]), took])
     if what == TYPES:
         rows = [("size", "objects", "type")]
         rows += [(size_in_words(size), str(count), one_line(name, 200)) for name, count, size in reply["types"]]

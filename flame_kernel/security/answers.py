@@ -367,6 +367,8 @@ _PROFILE = record(
     }
 )
 
+_NODE, _EDGE = row(text(40), text(300), maybe(_size), text(40)), row(_count, _count, text(40), text(300))
+_HOLDERS = record({"nodes": listing(_NODE, 100, 1), "edges": listing(_EDGE, 300), "note": text(300)})
 _MEMORY = record(
     {
         "pid": _count,
@@ -377,7 +379,7 @@ _MEMORY = record(
         "lines": listing(row(text(300), whole(0, 1 << 31), _size, number, _size, text(300)), 200),
         "types": listing(row(text(300), _count, _size), 200),
         "objects": _count,
-        "holders": listing(text(1000), 500),
+        "holders": maybe(_HOLDERS),
     }
 )
 

@@ -1,6 +1,6 @@
 """Writes files that only the user can read (mode 0600): keys, certificates, targets, known servers, histories.
 
-On Windows there are no modes: what lies in a user's own folders has an access list that keeps other users out.
+On Windows they get an access list of their own (``access_lists.py``), where the disk has such lists.
 All functions raise OSError; callers turn it into a message of their own.
 """
 
@@ -10,6 +10,8 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
+
+from . import access_lists
 
 # Flags to open a file that must not exist yet, and to open one for appending.
 # Those of Windows keep line ends as they are, and keep child processes from inheriting the descriptor.
@@ -36,6 +38,7 @@ def replace(path: Path, content: bytes) -> None:
     descriptor, making = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # creates it with mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
+            _keep_others_out(Path(making))
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -48,5 +51,14 @@ def replace(path: Path, content: bytes) -> None:
 
 def _write(path: Path, content: bytes, flags: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    is_new = not path.exists()
     with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+        if is_new:
+            _keep_others_out(path)
         file.write(content)
+
+
+def _keep_others_out(path: Path) -> None:
+    if os.name == "nt":
+        with contextlib.suppress(OSError):  # a disk without access lists; a key that lies there is refused
+            access_lists.make_private(path)

@@ -51,10 +51,13 @@ class Authority:
         _library()
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            mode = self.folder.stat().st_mode & 0o777
+            status = self.folder.stat()
         except OSError as error:
             raise _unwritable(self.folder, error) from error
-        if mode & 0o077:
+        mode = status.st_mode & 0o777
+        if os.name == "nt":
+            check_private(self.folder, "the CA's folder", status)
+        elif mode & 0o077:
             raise TargetError(f"{self.folder} is open to others (mode {mode:04o}); run: chmod 700 {self.folder}")
         if not self.certificate.exists() and not self._key.exists():
             self._make()

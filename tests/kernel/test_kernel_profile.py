@@ -88,7 +88,9 @@ def test_memory(site: Site) -> None:
     ok(k.execute("grown = [bytearray(1000) for _ in range(1000)]"))
     text = ok(k.execute("%flame memory")).stdout
     assert "grown = [bytearray(1000) for _ in range(1000)]" in text
-    assert "held by" in ok(k.execute("%flame memory --of grown[0]")).stdout
+    words, page = shown(ok(k.execute("%flame memory --of grown[0]")))
+    assert "  held by list of 1000" in words
+    assert page.count("<rect") == words.count("held by") + 1
     assert "not noted any more" in ok(k.execute("%flame memory --stop")).stdout
     error = k.execute("%flame memory").error
     assert error is not None

@@ -106,6 +106,7 @@ class Shell:
     def __init__(self, folder: Path, server: FlameServer) -> None:
         self.folder, self._server = folder, server
         (folder / "key").write_text(server.key or "")
+        (folder / "key").chmod(0o600)  # which wine shows as an access list
         (folder / "a.txt").write_text("text\n")
 
     def __call__(self, *words: str, where: bool = True) -> subprocess.CompletedProcess[str]:
@@ -128,6 +129,8 @@ def test_the_command_line(shell: Shell, linux: FlameServer) -> None:
 
 def test_a_target_before_a_path_is_no_drive(shell: Shell, linux: FlameServer) -> None:
     assert shell("targets", "add", "lab", linux.location, "--key-file", "key", where=False).returncode == 0
+    (targets,) = (shell.folder / "config").rglob("targets.toml")
+    assert targets.stat().st_mode & 0o007 == 0  # its access list has the user, the system and administrators
     done = shell("put", windows_far.path(shell.folder / "a.txt"), "lab:b.txt", where=False)
     assert done.returncode == 0, done.stderr
     assert (linux.cwd / "b.txt").read_bytes() == b"text\n"
@@ -146,6 +149,14 @@ def test_what_windows_does_not_have(shell: Shell) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "works on Linux only" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_key_that_others_can_read(shell: Shell) -> None:
+    (shell.folder / "key").chmod(0o644)
+    done = shell("exec", "1")
+    (shell.folder / "key").chmod(0o600)
+    assert done.returncode == 1
+    assert "is open to others (everyone); in a command prompt, run: icacls " in " ".join(done.stderr.split())
 
 
 def test_a_key_is_not_asked_for_without_a_terminal(shell: Shell, linux: FlameServer) -> None:

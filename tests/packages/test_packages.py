@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -147,6 +148,27 @@ def test_a_suitable_version_of_the_host_is_left_unless_upgraded(
         assert (done.packages, done.kept) == ({"beta": "1.0"}, {"gamma": "1.0"})
         with pytest.raises(FlameError, match="--first"):
             pi.install("-U", "gamma", *found(house), progress=False)
+
+
+def test_two_sessions_at_once(far: Callable[..., FlameServer], house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, put, sent = far(), packages.transfer.Transfer.put, []
+
+    def send(transfer: Any, paths: Any, inbox: str) -> Any:
+        done = put(transfer, paths, inbox)
+        sent.append(inbox)
+        if len(sent) == 1:  # another one is done with the wheel that both have sent, and sends more
+            os.unlink(inbox + os.path.basename(paths[0]))
+            (Path(inbox) / "other-1.0-py3-none-any.whl").touch()
+        return done
+
+    monkeypatch.setattr(packages.transfer.Transfer, "put", send)
+    with flame.connect(server.location, shell="mini") as before, light(server.location) as pi:
+        assert pi.install("beta", *found(house), progress=False).packages == {"beta": "1.0"}
+        assert len(sent) == 2
+        assert os.listdir(sent[0]) == ["other-1.0-py3-none-any.whl"]
+        # One that has run before there were any packages finds them when it asks for them.
+        assert str(before.install("beta", *found(house))).endswith("has beta 1.0 already")
+        assert before.evaluate("__import__('beta').version") == "1.0"
 
 
 def test_in_a_session_that_runs(far: Callable[..., FlameServer], home: Path, house: Path) -> None:
@@ -305,13 +327,14 @@ def test_markers_are_read_for_the_far_side() -> None:
     assert closure.needed(entries, {**old, "os_name": "nt"}, {"tomli": "2.0"}, {}).names == ["a-b", "win"]
 
 
-def test_pip_reads_markers_as_the_far_side_would(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_reads_markers_as_the_far_side_would(tmp_path: Path, house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those of the user's own requirements; and what only our Python would need is not looked for."""
     monkeypatch.setenv("PIP_REQUIRE_VIRTUALENV", "1")  # is of installations here
     wheel(house, "both", requires=("no-such; python_version >= '3.9'", "gamma"))
     (house / "wanted.txt").write_text("both; python_version < '3.9'\ndelta; python_version > '3.8'\n")
     words, options = pip.split(["epsilon; python_version < '3.9'", f"-r{house / 'wanted.txt'}", *found(house)])
-    entries = pip.resolve(words, options, [], {"python_version": "3.8"}, "")
+    runs = pip.Pip(options, [], {"python_version": "3.8"}, "Python 3.8", str(tmp_path), pip.Stop())
+    entries = runs.resolve(words)
     assert sorted(one["metadata"]["name"] for one in entries) == ["both", "epsilon", "gamma"]
 
 
@@ -361,6 +384,20 @@ def test_in_the_kernel(far: Callable[..., FlameServer], home: Path, house: Path)
         assert k.execute("import beta; beta.version").result == "'1.0'"
         assert "alpha 1.0" in k.execute("%flame pip list").stdout
         assert "removed from" in k.execute("%flame pip uninstall --all").stdout
+        with socket.create_server(("127.0.0.1", 0)) as index:  # one that never answers
+            index.settimeout(30)
+            run = k.submit(
+                f"%flame pip install beta -i http://127.0.0.1:{index.getsockname()[1]}/ --proxy= --timeout 99"
+            )
+            asking = index.accept()[0]
+            k.manager.interrupt_kernel()
+            k.wait(run)
+            assert "stopped" in run.traceback
+            asking.settimeout(30)
+            while asking.recv(1 << 16):  # until pip has ended
+                pass
+            asking.close()
+        assert "is for the magics" in k.execute("%flame pip -t pi list").traceback
         assert everything(home) == [] or all(".ipython" in one or ".cache" in one for one in everything(home))
 
 

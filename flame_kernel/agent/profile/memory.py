@@ -10,9 +10,9 @@ import linecache
 import os
 import sys
 import time
-import types
 
 from .. import own
+from . import holders
 
 try:
     import tracemalloc
@@ -23,11 +23,6 @@ except ImportError:  # PyPy tells neither where memory was allocated nor how lar
 MOST, LONG = 25, 200
 # The most objects whose sizes are looked at.
 MOST_OBJECTS = 500000
-HEAP_TYPE = 1 << 9
-# How many steps from an object we follow its holders, and how many holders are shown at each step.
-STEPS, HOLDERS = 3, 3
-# Seconds after which we stop looking for holders.
-PATIENCE = 2.0
 START, STOP, LOOK, TYPES = "start", "stop", "look", "types"
 
 
@@ -65,14 +60,15 @@ class Memory:
             raise ValueError("allocations are not being recorded; start that with %flame memory --start")
         if what == TYPES:
             kinds, count = _by_type()
-        return dict(_state(begun), lines=lines, types=kinds, objects=count, holders=[])
+        return dict(_state(begun), lines=lines, types=kinds, objects=count, holders=None)
 
-    def who_holds(self, value):
-        """The content of a memory_reply whose ``holders`` are lines of text that show what holds ``value``."""
+    def who_holds(self, value, names):
+        """The content of a memory_reply whose ``holders`` are the graph of what holds ``value``: see `Search`;
+        ``names`` is the dict of the session's variables."""
         _check()
         begun = time.perf_counter()
-        picture = _Holders().of(value)
-        return dict(_state(begun), lines=[], types=[], objects=0, holders=picture)
+        graph = holders.Search(names).graph(value)
+        return dict(_state(begun), lines=[], types=[], objects=0, holders=graph)
 
     def _stop(self):
         if tracemalloc.is_tracing() and not self._ours:
@@ -130,95 +126,10 @@ def _by_type():
             if not gc.is_tracked(leaf) and id(leaf) not in leaves and len(leaves) < MOST_OBJECTS:
                 leaves.add(id(leaf))
                 _add(leaf, counts, sizes)
-    return [[_name(kind), counts[kind], size] for kind, size in sizes.most_common(MOST)], len(objects) + len(leaves)
+    rows = [[holders.type_name(kind)[:LONG], counts[kind], size] for kind, size in sizes.most_common(MOST)]
+    return rows, len(objects) + len(leaves)
 
 
 def _add(one, counts, sizes):
-    kind = type(one)
-    counts[kind] += 1
-    if kind.__flags__ & HEAP_TYPE:  # its __sizeof__ may be the user's code, which we do not call
-        sizes[kind] += object.__sizeof__(one)
-        return
-    try:
-        sizes[kind] += sys.getsizeof(one)
-    except Exception:  # a __sizeof__ in C may fail for a broken object; its size is left out
-        pass
-
-
-class _Holders:
-    """Finds what holds an object. Each search visits all objects of the process, so the number of searches is small."""
-
-    def __init__(self):
-        self._lines = []
-        self._seen = set()  # ids of the objects shown already, and of our own
-        self._until = time.perf_counter() + PATIENCE
-
-    def of(self, value):
-        """Lines of text: each holder stands, indented, below what it holds."""
-        self._seen |= {id(self._lines), id(self._seen), id(self.__dict__), id(value)}
-        self._lines.append(_described(value))
-        self._add(value, 1)
-        return self._lines
-
-    def _add(self, one, depth):
-        indent, shown = "  " * depth, 0
-        if time.perf_counter() > self._until:
-            self._lines.append(indent + "[not looked at: that takes long in a process of this size]")
-            return
-        found = gc.get_referrers(one)
-        self._seen.add(id(found))
-        for holder in found:
-            if id(holder) in self._seen or isinstance(holder, types.FrameType):
-                continue
-            if shown == HOLDERS:
-                self._lines.append(indent + "[others hold it too]")
-                break
-            shown += 1
-            self._seen.add(id(holder))
-            self._lines.append("%sheld by %s" % (indent, _held(holder, one)))
-            if depth < STEPS and not _is_end(holder):
-                self._add(holder, depth + 1)
-
-
-def _is_end(holder):
-    return isinstance(holder, types.ModuleType) or (type(holder) is dict and "__name__" in holder)
-
-
-def _held(holder, one):
-    """A holder in words, and by which key, index or attribute it holds the object."""
-    if type(holder) is dict:
-        key = next((key for key, value in list(holder.items()) if value is one), None)
-        name = holder.get("__name__")
-        if type(name) is str:
-            return "global %s of module %s" % (str(key)[:60] if type(key) is str else "?", name[:60])
-        return "dict, under %s" % (repr(key)[:60] if type(key) in (str, int) else "a key")
-    if type(holder) in (list, tuple):
-        place = next((number for number, value in enumerate(holder) if value is one), -1)
-        return "%s of %d, at %d" % (type(holder).__name__, len(holder), place)
-    name = next((name for name, value in list(_attributes(holder).items()) if value is one), None)
-    return "%s%s" % (_described(holder), "" if name is None else ", as .%s" % str(name)[:60])
-
-
-def _attributes(holder):
-    """The attributes of an object, read without running any of its code."""
-    try:
-        found = object.__getattribute__(holder, "__dict__")
-    except AttributeError:
-        return {}
-    return found if type(found) is dict else {}
-
-
-def _described(one):
-    kind = type(one)
-    if isinstance(one, types.ModuleType):
-        return "module %s" % str(_attributes(one).get("__name__"))[:60]
-    if isinstance(one, types.FunctionType):
-        return "function %s" % one.__qualname__[:60]
-    size = object.__sizeof__(one)
-    return "%s of %d bytes" % (_name(kind), size)
-
-
-def _name(kind):
-    module = kind.__dict__.get("__module__") if type(kind.__dict__.get("__module__")) is str else "builtins"
-    name = type.__dict__["__name__"].__get__(kind)
-    return (name if module == "builtins" else "%s.%s" % (module, name))[:LONG]
+    counts[type(one)] += 1
+    sizes[type(one)] += holders.size_of(one) or 0

@@ -92,6 +92,7 @@ def reply(request, owns_process):
     """The content of the reply to a request of kind ``packages``."""
     try:
         if request["op"] == "facts":
+            _put_on_path(owns_process)  # another session may have sent the first ones
             return dict(_facts(), status="ok")
         if request["op"] == "begin":
             os.makedirs(os.path.join(_prefix(), "wheels"), 0o700, exist_ok=True)

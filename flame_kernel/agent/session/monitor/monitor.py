@@ -66,7 +66,7 @@ def _memory(host, request):
     if request["what"] != "holders":
         return host.memory.look(request["what"])
     names = host.namespace.__dict__
-    return host.memory.who_holds(eval(compile(request["expression"].strip(), "<memory>", "eval"), names))
+    return host.memory.who_holds(eval(compile(request["expression"].strip(), "<memory>", "eval"), names), names)
 
 
 def _profile(host, request):
