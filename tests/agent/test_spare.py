@@ -135,6 +135,17 @@ def test_it_ends_unused_and_with_a_server_that_is_killed(far: Far) -> None:
             gone(spare)
 
 
+def test_none_where_little_memory_is_left(far: Far) -> None:
+    far.set(LEAST_FREE=1 << 60)
+    with far.child() as one:
+        assert one.evaluate("1 + 1") == 2
+        wait_until(lambda: not far.look("room['spare']._keeper"), "that it is given up")
+        assert far.server.children() == [psutil.Process(pid_of(one))]
+        far.set(LEAST_FREE=0)
+        with far.child():
+            assert far.ready()
+
+
 def test_it_does_not_come_while_a_cell_runs(far: Far, tmp_path: Path) -> None:
     far.set(SOON=300)
     goes_on = tmp_path / "goes on"

@@ -4,7 +4,8 @@ It is a fork server; where there can be none, a child that waits for its session
 second after a child came, or later if that runs a cell. It ends when no child came for five minutes, and ten seconds
 after the last child has ended.
 
-A kernel's own server keeps none, because it has one session; nor does one with FLAME_SPARE=0 in its environment.
+A kernel's own server keeps none, because it has one session; nor does one with FLAME_SPARE=0 in its environment, nor
+one on a machine with little memory left.
 """
 
 import os
@@ -18,6 +19,8 @@ from . import fork_server, prestart
 SOON = 0.5
 # Seconds without a new child after which that ends; and those after the last child has ended.
 IDLE, LEFT = 300.0, 10.0
+# Bytes of memory that others must be able to use yet; a process takes some 40 MB of them.
+LEAST_FREE = 256 << 20
 # The environment variable by which the owner of a server forbids it.
 VARIABLE = "FLAME_SPARE"
 
@@ -82,7 +85,17 @@ def _keep(living):
             _wake.wait(left)
         elif age < SOON or wanted[2]():
             _wake.wait(SOON)
-        elif not (fork_server.make(*wanted[:2]) or prestart.make(*wanted[:2])):
+        elif _is_scarce() or not (fork_server.make(*wanted[:2]) or prestart.make(*wanted[:2])):
             with _lock:
                 del _wanted[:]
         _wake.clear()
+
+
+def _is_scarce():
+    """Whether there is little memory left, as far as the system tells."""
+    try:
+        with open("/proc/meminfo") as f:
+            free = next(int(line.split()[1]) << 10 for line in f if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return False
+    return free < LEAST_FREE
