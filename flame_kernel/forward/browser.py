@@ -51,8 +51,8 @@ def open_link(forward: Forward) -> None:
 def proxied() -> str | None:
     """The path below which Jupyter's server, whose notebook this is, passes requests on; None if it does not."""
     server = _server()
-    if server is None:
-        return None
+    if server is None:  # JupyterHub tells where its servers are in another way, too
+        server = {"base_url": os.environ.get("JUPYTERHUB_SERVICE_PREFIX", ""), "url": ""}
     base = str(server["base_url"])
     if not base.startswith("/") or not base.endswith("/"):
         return None

@@ -54,7 +54,8 @@ class Installed:
             kept = f"; of its own it uses {', '.join(sorted(self.kept))}" if self.kept else ""
             text = f"installed at {self.where}: {names} ({size_in_words(self.bytes)} sent, in {self.folder}){kept}"
         else:
-            text = f"nothing to send: {f'{self.where} has {names} already' if names else 'no requirement is for it'}"
+            none = f"none of the requirements is for {self.where}"
+            text = f"nothing to send: {f'{self.where} has {names} already' if names else none}"
         return "\n".join([text, *(f"Note: {one}" for one in self.notes)])
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import FlameError
+from ..errors import MAX_MESSAGE, FlameError, cap
 from ..terminal import one_line, plain_text
 
 # Options of `pip install` that are passed on, and whether they take a value.
@@ -249,17 +249,24 @@ def _pairs(passed: Sequence[str]) -> list[tuple[str, list[str]]]:
 def _why(err: str, what: str) -> str:
     """pip's error message, and what to do if it found no wheel."""
     lines = plain_text(err).splitlines()
-    said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")]
+    said: list[str] = []
+    for line in lines:
+        if line.startswith("ERROR"):
+            said.append(line.removeprefix("ERROR: "))
+        elif said and line.startswith("    "):  # it goes on
+            said[-1] += " " + line.strip()
     if not said:  # as pip draws some of its errors
         said = [found[1] for found in map(_DRAWN.match, lines) if found]
     text = "; ".join(dict.fromkeys(said)) or one_line(plain_text(err).strip()[-500:]) or "it failed"
-    if "No matching distribution" in text or "from versions: none" in text:
+    if "No matching distribution" in text and "from versions: " in text and "from versions: none" not in text:
+        text += f"; those are the versions that have a wheel for {what}"
+    elif "No matching distribution" in text or "from versions: none" in text:
         text += f": there is no wheel of it for {what}; build one (pip wheel NAME, on such a machine) and give its file"
     elif what and "is not a supported wheel on this platform" in text:
         text = text.replace("this platform", what)
     elif "no such option: --report" in text:
         text = f"pip here is too old: {sys.executable} -m pip install --upgrade pip"
-    return f"pip: {text}"
+    return cap(f"pip: {text}", MAX_MESSAGE)
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -269,7 +276,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     rest: list[object] = list(words)
     while rest:
         word = rest.pop(0)
-        if not isinstance(word, str) or not word.strip():
+        if not isinstance(word, str) or not word.strip() or not word.isprintable():
             raise FlameError(f"{word!r} is no requirement; write text such as 'rich' or 'rich>=13'")
         if not word.startswith("-"):
             requirements.append(_absolute(word))

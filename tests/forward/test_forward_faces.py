@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import json
 import os
 import re
 import signal
@@ -166,6 +167,26 @@ def _answers(url: str) -> bool:
         return bool(urllib.request.urlopen(url, timeout=5).status == 200)
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_a_link_under_jupyterhub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, described: bool) -> None:
+    """Its servers have a prefix, and no token that could be used to ask them."""
+    monkeypatch.setenv("JPY_PARENT_PID", "4711")
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.delenv("JUPYTERHUB_SERVICE_PREFIX", raising=False)
+    if described:
+        told = {"base_url": "/user/ann%20a/", "url": "http://10.0.0.7:8888/user/ann%20a/", "token": ""}
+        (tmp_path / "jpserver-4711.json").write_text(json.dumps(told))
+    else:
+        monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", "/user/ann%20a/")
+    browser.proxied.cache_clear()
+    session: Any = SimpleNamespace(target=SimpleNamespace(name="pi"), location="x", before_end=[])
+    one = Forward(Forwards(session), 1, ("127.0.0.1", 8080), ("localhost", 80), False, None)
+    try:
+        assert 'href="/user/ann%20a/proxy/8080/"' in commands.bundle([one])["text/html"]
+    finally:
+        browser.proxied.cache_clear()
 
 
 def test_without_a_proxy_the_link_says_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -348,6 +348,16 @@ def test_extras_that_do_not_exist_and_what_breaks_others() -> None:
     assert said == ["old 1.0, sent before, needs a<2"]
 
 
+def test_what_pip_says_is_told_whole() -> None:
+    said = pip._why("WARNING: x\nERROR: These do not:\n    beta --hash=sha256:1\n    gamma\nnotice\nERROR: end\n", "")
+    assert said == "pip: These do not: beta --hash=sha256:1 gamma; end"
+    other = pip._why("ERROR: (from versions: 1.0, 2.0)\nERROR: No matching distribution found for beta<1\n", "Python 3")
+    assert other.endswith("(from versions: 1.0, 2.0); No matching distribution found for beta<1; "
+                          "those are the versions that have a wheel for Python 3")  # fmt: skip
+    drawn = pip._why("error: failed\n\n× Failed to connect to x\n╰─> [Errno 111] Connection refused\n\nhint: so", "")
+    assert drawn == "pip: Failed to connect to x; [Errno 111] Connection refused"
+
+
 def test_words_for_pip() -> None:
     words = ["-U", "-qq", "--progress-bar", "off", "-crules.txt", "--prefer-binary", "a", "-r", "~/wanted.txt"]
     home = os.path.expanduser("~/wanted.txt")
@@ -360,6 +370,7 @@ def test_words_for_pip() -> None:
         ([["a"]], r"\['a'\] is no requirement"),
         ([b"a"], "b'a' is no requirement"),
         (["a", " "], "' ' is no requirement"),
+        (["a\0b"], "is no requirement"),
     ):
         with pytest.raises(FlameError, match=said):
             pip.split(wrong)

@@ -95,7 +95,8 @@ def reply(request, owns_process):
             _put_on_path(owns_process)  # another session may have sent the first ones
             return dict(_facts(), status="ok")
         if request["op"] == "begin":
-            os.makedirs(os.path.join(_prefix(), "wheels"), 0o700, exist_ok=True)
+            for folder in (_prefix(), os.path.join(_prefix(), "wheels")):
+                os.makedirs(folder, 0o700, exist_ok=True)
             return {"status": "ok"}
         with _Lock(_prefix()):
             if request["op"] == "install":
@@ -351,7 +352,9 @@ class _State:
                     continue
                 data = wheel.read(name)
                 kind, _, wanted = sums.get(name, "").partition("=")
-                if not wanted or kind not in ("sha256", "sha384", "sha512") or _digest(kind, data) != wanted:
+                if not wanted or kind not in ("sha256", "sha384", "sha512"):
+                    raise Refused("%s has no SHA-256 of %s in its RECORD" % (os.path.basename(path), name))
+                if _digest(kind, data) != wanted:
                     raise Refused("%s in %s is not what its RECORD says" % (name, os.path.basename(path)))
                 mode = wheel.getinfo(name).external_attr >> 16
                 made.append(self._write(self._place(name), data, bool(mode & 0o111)))
