@@ -170,8 +170,10 @@ class State:
         if os.path.lexists(link):
             os.unlink(link)
         try:
+            if os.name == "nt":
+                raise OSError("links are allowed to few users")
             os.symlink(os.path.basename(self.folder), link)
-        except (OSError, NotImplementedError):  # Windows allows links to few users only
+        except OSError:  # nor does every file system have them
             with io.open(link, "w", encoding="ascii") as file:
                 file.write(os.path.basename(self.folder))
         os.replace(link, os.path.join(self._prefix, "current"))
