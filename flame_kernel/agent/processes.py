@@ -1,5 +1,5 @@
 """The program that is this process's Python, and the processes that a thread has started: found by ``/proc`` on Linux,
-by the thread's stack on Windows."""
+by the thread's stack elsewhere."""
 
 import os
 import signal
@@ -19,25 +19,47 @@ def interrupt(thread, native_id, protected):
     """Interrupt all descendants of the processes that a thread has started, except ``protected`` ones. An interrupt
     does not end a shell itself, because it waits for the command that it runs.
 
-    Windows does not say which thread has started a process, and can only end one that does not listen to Ctrl-Break:
-    there we end the process that the thread waits for.
+    Only Linux says which thread has started a process. Elsewhere it is the process that the thread waits for, with its
+    descendants; Windows can only end one that does not listen to Ctrl-Break.
     """
-    if os.name == "nt":
+    if not os.path.isdir("/proc/self/task"):
         process = _waited_for(thread)
-        if getattr(process, "pid", None) and process.poll() is None:  # otherwise it is just being started
+        if not getattr(process, "pid", None) or process.poll() is not None:  # it is just being started, or has ended
+            return
+        if os.name == "nt":
             windows.terminate(process.pid)
-        return
+            return
+        found = [pid for pid in [process.pid] + _below(process.pid) if pid not in protected]
+    else:
+        found = _started_by(native_id, protected)
+    for pid in reversed(found):
+        try:
+            os.kill(pid, signal.SIGTERM if _ignores_interrupts(pid) else signal.SIGINT)
+        except OSError:  # it has ended, or belongs to another user
+            pass
+
+
+def _started_by(native_id, protected):
+    """The descendants of a thread, parents first. On Linux."""
     todo, found = _children("self", native_id), []
     while todo:
         pid = todo.pop()
         if pid not in protected and pid not in found:
             found.append(pid)
             todo += [child for task in _tasks(pid) for child in _children(pid, task)]
-    for pid in reversed(found):
-        try:
-            os.kill(pid, signal.SIGTERM if _ignores_interrupts(pid) else signal.SIGINT)
-        except OSError:  # it has ended, or belongs to another user
-            pass
+    return found
+
+
+def _below(pid):
+    """The descendants of a process, parents first, if psutil is there to tell them."""
+    try:
+        import psutil
+    except ImportError:
+        return []
+    try:
+        return [one.pid for one in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []
 
 
 def _waited_for(thread):

@@ -81,3 +81,19 @@ def plain(options: Any, what: str) -> dict[str, Any]:
     except (TypeError, ValueError) as e:
         raise TargetError(f"{what} are sent as JSON: numbers, text, lists, tables; {e}") from None
     return found
+
+
+def for_workers(options: Any) -> dict[str, Any]:
+    """``worker_options``, checked as far as it can be known here. Raises TargetError."""
+    found = plain(options, "worker_options")
+    threads, memory = found.get("nthreads", 1), found.get("memory_limit", "auto")
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise TargetError(f"nthreads of a worker is 1 or more, not {threads!r}")
+    if isinstance(memory, str) and memory != "auto":
+        from dask.utils import parse_bytes  # not needed to look at other arguments
+
+        try:
+            parse_bytes(memory)
+        except (ValueError, KeyError):
+            raise TargetError(f"{memory!r} is not a size of memory; write it as 4GiB or 500MB") from None
+    return found

@@ -9,6 +9,7 @@ cluster of hosts trusts them.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import functools
 import inspect
@@ -18,7 +19,6 @@ import socket
 import threading
 import warnings
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dask
@@ -26,17 +26,18 @@ import distributed
 from dask.utils import parse_timedelta
 from distributed.core import Status
 from distributed.deploy.cluster import Cluster
-from distributed.deploy.spec import SpecCluster
+from distributed.deploy.spec import SpecCluster, close_clusters
 from distributed.security import Security
 from distributed.utils import Log, Logs
 
 from ..commands.reaching import NETWORKS
-from ..errors import FlameError, TargetError
+from ..errors import FlameError, TargetError, cap
 from ..forward import browser
 from ..forward.forwards import Forward
-from ..terminal import plain_text
+from ..terminal import one_line, plain_text
 from . import arguments, versions
 from .certs import Roles
+from .daemon_threads import DaemonThreads
 from .dask_processes import Scheduler, Worker
 from .host import Host
 from .network import LOOPBACK, Here, Party, Ports, Reachability
@@ -97,14 +98,17 @@ class FlameCluster(SpecCluster):
         self._settings = {key: value for key, value in more.items() if value is not None}
         self._wants_install = install
         self._class = arguments.class_name(worker_class)
-        self._worker_options = arguments.plain(worker_options, "worker_options")
+        self._worker_options = arguments.for_workers(worker_options)
         self._scheduler_options = arguments.by_name(scheduler_options, "scheduler_options")
         self._where = arguments.scheduler_place(scheduler, self._chosen)
         self._initial = len(self._chosen) if n_workers is None else arguments.count(n_workers, "n_workers")
+        # How many workers share the cores of the hosts, and how many an Adaptive may want. Running ones keep theirs.
+        self._sharing, self._most = self._initial, 0
         self._roles = Roles.of(security, self._warn)
         self.hosts: list[Host] = []
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="flame-cluster")
+        self._threads = DaemonThreads(_THREADS, "flame-cluster")
         self._dashboard: Forward | None = None
+        self._watching: asyncio.Future[None] | None = None
         self._is_prepared, self._is_quiet = False, quiet
         self.mismatch = ""
         self.over = threading.Event()  # the cluster is closed, or its scheduler has ended
@@ -160,6 +164,15 @@ class FlameCluster(SpecCluster):
             if not isinstance(e.__cause__, Exception):
                 raise
             raise _why_no_scheduler(e.__cause__) from None
+        if isinstance(self.scheduler, distributed.Scheduler):
+            self._watching = asyncio.ensure_future(self._watch_scheduler(self.scheduler))
+
+    async def _watch_scheduler(self, scheduler: distributed.Scheduler) -> None:
+        """As `Scheduler._watch`, for one in this process."""
+        await scheduler.finished()
+        if self.status == Status.running:
+            self.say("the scheduler has ended; make another cluster")
+            self.over.set()
 
     async def __aenter__(self) -> FlameCluster:  # noqa: PYI034  (Self is of Python 3.11)
         try:
@@ -183,6 +196,7 @@ class FlameCluster(SpecCluster):
         here = Here(self._threads)
         owner: Party = here if self._where == "here" else self._host_called(self._where)
         await self._choose_network(here, owner)
+        _close_at_exit()
         for host in self.hosts:
             host.on_ready = functools.partial(self._back, host)
         self.scheduler_spec = await self._scheduler_spec(owner)
@@ -254,7 +268,7 @@ class FlameCluster(SpecCluster):
 
     def _options_for(self, host: Host, before: int) -> dict[str, Any]:
         sessions = sum(1 for one in self._chosen if one.where == host.where)
-        planned = max(before + 1, sessions, -(-self._initial * sessions // len(self._chosen)))
+        planned = max(before + 1, sessions, -(-self._sharing * sessions // len(self._chosen)))
         threads = max(1, host.facts["cores"] // planned)
         return {
             "owner": self,
@@ -299,7 +313,9 @@ class FlameCluster(SpecCluster):
     def scale(self, n: float = 0, memory: Any = None, cores: int | None = None) -> Any:
         """As in dask: have ``n`` workers, or as many as have this ``memory`` or ``cores``. Raises FlameError."""
         self._refuse_closed()
-        return super().scale(arguments.rounded_up(n, "scale(n): n"), memory=memory, cores=cores)
+        wanted = arguments.rounded_up(n, "scale(n): n")
+        self._sharing = max(wanted, self._most)
+        return super().scale(wanted, memory=memory, cores=cores)
 
     def adapt(self, *args: Any, **options: Any) -> Any:
         """As in dask: scale by what there is to do. Raises FlameError."""
@@ -310,6 +326,8 @@ class FlameCluster(SpecCluster):
                 arguments.rounded_up(number, f"adapt: {name}")
         if least > most:
             raise TargetError(f"adapt: minimum {least} is more than maximum {most}")
+        self._most = math.ceil(most) if most != math.inf else 0
+        self._sharing = max(len(self.worker_spec), self._most)
         return super().adapt(*args, **options)
 
     def get_client(self) -> Any:
@@ -318,11 +336,22 @@ class FlameCluster(SpecCluster):
         return super().get_client()
 
     def get_logs(self, cluster: bool = True, scheduler: Any = True, workers: Any = True) -> Any:
-        """As in dask; of a closed cluster what it has said itself."""
-        if self.status == Status.closed:
+        """As in dask; of a cluster that is closed, or has lost its scheduler, what it has said itself."""
+        if self.over.is_set() and not self.asynchronous:
             said = "\n".join(line for _, line in self._cluster_manager_logs)
             return Logs({"Cluster": Log(said)} if cluster else {})
         return super().get_logs(cluster=cluster, scheduler=scheduler, workers=workers)
+
+    async def _get_logs(self, cluster: bool = True, scheduler: Any = True, workers: Any = True) -> Any:
+        """As in dask, and what tasks have printed, below what dask has of their worker."""
+        logs = await super()._get_logs(cluster=cluster, scheduler=scheduler, workers=workers)
+        known = self.scheduler_info["workers"]
+        for address, log in logs.items():
+            worker = self.workers.get(known[address]["name"]) if address in known else None
+            if isinstance(worker, Worker):
+                lines, printed = log.splitlines(), (await worker.printed()).splitlines()
+                logs[address] = Log("\n".join([*lines, *(one for one in printed if one not in lines)]))
+        return logs
 
     def _threads_per_worker(self) -> int:
         """How many threads the next worker of a host has, at least: for ``scale(cores=…)``."""
@@ -359,9 +388,14 @@ class FlameCluster(SpecCluster):
             self.status = Status.created
             if self.scheduler is not None:
                 await self.scheduler.close()
+        if self.over.is_set() and self.scheduler is not None:  # dask would try for half a minute to reach the scheduler
+            self.shutdown_scheduler = False
+            await self.scheduler.close()
         try:
             await super()._close()
         finally:
+            if self._watching is not None:
+                self._watching.cancel()
             self.over.set()
             await self._leave()
 
@@ -369,6 +403,7 @@ class FlameCluster(SpecCluster):
         """End what has begun of a cluster that cannot be, or whose start was interrupted."""
         if self.status in (Status.starting, Status.running):
             self.status = Status.failed
+        self._correct_state_waiting = None  # it may have been cancelled before it began
         for worker in set(self._created) - set(self.workers.values()):  # those whose start was interrupted
             await worker.close()
         await self._close()
@@ -378,6 +413,13 @@ class FlameCluster(SpecCluster):
         hosts, self.hosts = self.hosts, []
         await asyncio.gather(*(host.close() for host in hosts), return_exceptions=True)
         self._threads.shutdown(wait=False)
+
+
+@functools.cache
+def _close_at_exit() -> None:
+    """At the end of the program close the clusters that it leaves open, before the connections to hosts end: dask has
+    registered this too, but so early that it comes after them."""
+    atexit.register(close_clusters)
 
 
 async def _all(works: Any) -> None:
@@ -402,7 +444,8 @@ def _why_no_scheduler(error: BaseException) -> FlameError:
     first = error
     while first.__cause__ is not None:
         first = first.__cause__
-    return FlameError(f"the scheduler did not start: {type(first).__name__}: {first}; see scheduler_options")
+    why = cap(one_line(f"{type(first).__name__}: {first}"), 300)
+    return FlameError(f"the scheduler did not start: {why}; see scheduler_options")
 
 
 def _dashboard_port() -> int:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # The name of the client, where the line gives none.
 CLIENT = "client"
+# Options of a cluster that stay as they are as long as it runs.
+_FIXED = ("network", "scheduler", "memory", "threads", "install")
 # Settings of a connection that mean its session; the cluster's sessions are others.
 _OF_SESSION = ("session", "place", "shell", "linger", "trust", "rich")
 
@@ -55,6 +57,7 @@ class InNotebook:
     def __init__(self, names: MutableMapping[str, Any]) -> None:
         self._names = names
         self._words: str | None = None  # the hosts, as they were named
+        self._asked: Mapping[str, Any] = {}  # the options that it was made with
         self._cluster: FlameCluster | None = None
         self._bound = ""
         self._client: Any = None
@@ -71,7 +74,8 @@ class InNotebook:
     def cluster(self) -> FlameCluster | None:
         """The cluster, as long as it runs."""
         made = self._cluster
-        if made is not None and made.status.name in ("closed", "failed"):
+        if made is not None and made.over.is_set():  # perhaps by a client's ``shutdown``
+            made.close()
             made = self._cluster = None
         return made
 
@@ -84,11 +88,14 @@ class InNotebook:
         cluster = self.cluster
         if cluster is not None and asked.get("target") not in (None, self._words):
             raise FlameError(f"the cluster of {self._words} runs; end it first: %flame dask --stop")
+        for option in _FIXED if cluster is not None else ():
+            if asked.get(option) not in (None, False, self._asked.get(option)):
+                raise FlameError(f"the cluster runs, with another --{option}; end it first: %flame dask --stop")
         if self._names.get(name) not in (None, self._client):
             raise FlameError(f"{name} is a variable of this notebook; give the client another name: --as NAME")
         if cluster is None:
             rails.refuse_command(rails.of_targets(_places(hosts)), "dask")
-            cluster, self._words = make(hosts, asked, settings), hosts
+            cluster, self._words, self._asked = make(hosts, asked, settings), hosts, dict(asked)
             self._cluster = cluster
         elif asked.get("workers") is not None:
             cluster.scale(asked["workers"])

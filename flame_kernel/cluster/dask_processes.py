@@ -17,7 +17,7 @@ from ..errors import FlameError, cap
 from ..terminal import one_line, plain_text
 from .certs import Roles
 from .far_side import GRACE
-from .host import Host
+from .host import Host, shown
 from .network import LOOPBACK, Ports
 
 # Seconds that a process may take to start; and after which its end no longer counts as a repeated failure.
@@ -117,6 +117,13 @@ class FarProcess(ProcessInterface):
         self.host.forget(self._number)
         await self._give_back()
 
+    async def printed(self) -> str:
+        """The last lines of its output, safe to show; none while the link to its host is broken."""
+        with contextlib.suppress(FlameError):
+            if not self.host.is_silent:
+                return shown(await self.host.ask("log_of", self.key))
+        return ""
+
     def why(self) -> str:
         """How the process has ended, in words, with the error from its log."""
         how = "ended" if self._exit is None else f"ended with {_status(self._exit)}"
@@ -127,7 +134,7 @@ class FarProcess(ProcessInterface):
 def error_in(log: str) -> str:
     """The last line of a log that names an exception; that of its cause, if it has one; empty if there is none."""
     for part in (log.partition("was the direct cause of the following exception")[0], log):
-        errors = [line for line in part.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
+        errors = [line for line in part.splitlines() if re.match(r"[\w.]*([Ee]rror|Exception)\b", line)]
         if errors:
             return cap(one_line(errors[-1]), 300)
     return ""
@@ -166,6 +173,7 @@ class Scheduler(FarProcess):
     async def _watch(self) -> None:
         await self._ended.wait()
         self.owner.say(f"the scheduler at {self.host.label} has {self.why()}; make another cluster")
+        self.status = Status.closed
         self.owner.over.set()
 
     async def close(self) -> None:

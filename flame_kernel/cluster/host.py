@@ -264,6 +264,6 @@ class Host:
             await self._in_thread(remote.close)
 
 
-def shown(text: str) -> str:
-    """The text of a log, safe to show."""
-    return plain_text(text.strip())
+def shown(text: object) -> str:
+    """The text of a log from a host, safe to show."""
+    return plain_text(text.strip()) if isinstance(text, str) else ""

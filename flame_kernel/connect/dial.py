@@ -157,6 +157,7 @@ def _connect(family: int, address: Any, seconds: float) -> socket.socket:
             # The system's defaults are two hours and a quarter of an hour.
             for option, value in (
                 ("TCP_KEEPIDLE", 15),
+                ("TCP_KEEPALIVE", 15),  # its name on macOS
                 ("TCP_KEEPINTVL", 5),
                 ("TCP_KEEPCNT", 4),
                 ("TCP_USER_TIMEOUT", 35_000),

@@ -12,7 +12,7 @@ from ..errors import TargetError
 _FLAME_NAME = "Pyro.Flame"
 NAME_SERVER_PORT = 9090  # Pyro's default
 _MAX_NAME = 255
-_MAX_SOCKET_PATH = 107  # bytes that fit into sockaddr_un beside the final NUL
+MAX_SOCKET_PATH = 107  # bytes that fit into sockaddr_un beside the final NUL; 103 on macOS
 # The characters that a location may contain. `Location` and `SshHost` check them, however they are made. What ssh is
 # given can never be read as an option, nor as shell code: ssh's configuration may put the host and the user into a
 # shell command (`ProxyCommand`, `Match exec`).
@@ -235,9 +235,9 @@ def _socket_path(path: str) -> str:
     size = len(os.fsencode(path))
     if not path or not path.isprintable():
         raise TargetError("./u: names no socket file; give its path, such as ./u:/run/flame.sock")
-    if size > _MAX_SOCKET_PATH:
+    if size > MAX_SOCKET_PATH:
         raise TargetError(
-            f"a unix socket's path has at most {_MAX_SOCKET_PATH} bytes and this one has {size}; "
+            f"a unix socket's path has at most {MAX_SOCKET_PATH} bytes and this one has {size}; "
             f"use a shorter path than {path}"
         )
     return path

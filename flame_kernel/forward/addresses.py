@@ -6,8 +6,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import sys
 from dataclasses import dataclass
 
+from ..connect.location import MAX_SOCKET_PATH
 from ..errors import TargetError
 from .tunnel import Address
 
@@ -113,6 +115,7 @@ def shown(address: Address) -> str:
 def path(text: str | os.PathLike[str]) -> str:
     """The path of a unix socket; ``~`` is the home folder. Raises TargetError if it is too long for the system."""
     found = os.path.abspath(os.path.expanduser(os.fspath(text)))
-    if len(os.fsencode(found)) > 107:
-        raise TargetError(f"{found} is too long for a socket: 107 bytes are the most; choose a shorter path")
+    most = 103 if sys.platform == "darwin" else MAX_SOCKET_PATH
+    if len(os.fsencode(found)) > most:
+        raise TargetError(f"{found} is too long for a socket: {most} bytes are the most; choose a shorter path")
     return found

@@ -147,6 +147,8 @@ RESULTS: dict[str, Check] = {
     ),
     "submit": _DONE,
     "submits": _DONE,
+    "do": record({**_BATCH, "new": flag}),
+    "read": record({}),
     "portion": record({"come": _size}),
     "poll": _poll,
     "interrupt": record({}, {"done": _name}),
@@ -165,7 +167,7 @@ RESULTS: dict[str, Check] = {
     "replay": record({**_BATCH, "done": flag}),
 }
 
-_BATCHES = ("poll", "watch", "replay")
+_BATCHES = ("do", "poll", "watch", "replay")
 # What the error that refuses an answer calls it.
 _WORDS = {"hello": "an agent that does not say what it is", "open": "an agent that does not say what it is"}
 

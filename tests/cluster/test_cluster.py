@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 
 import dasked
@@ -17,11 +18,13 @@ import joblib
 import psutil
 import pytest
 from dasked import DASHBOARD, cluster, until_workers, workers
+from distributed import Client
 from distributed.core import Status
 from farside import FlameServer, wait_until
 
 import flame
 from flame_kernel.cluster import host
+from flame_kernel.cluster.dask_processes import error_in
 from flame_kernel.errors import CannotConnect, FlameError, TargetError
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.timeout(240)]
@@ -54,6 +57,9 @@ def test_a_cluster_from_its_beginning_to_its_end(servers: list[FlameServer]) -> 
         made.scale(1)
         until_workers(client, 1)
         (name,) = made.worker_spec
+        client.submit(print, "printed by a task").result()
+        (address,) = workers(client)
+        wait_until(lambda: "printed by a task" in made.get_logs()[address].splitlines(), "what it printed")
         nanny = client.submit(os.getppid, pure=False).result()
         os.kill(nanny, signal.SIGKILL)
         assert client.submit(pow, 3, 4).result(timeout=60) == 81
@@ -100,6 +106,13 @@ def test_what_a_worker_does_not_take_is_said(servers: list[FlameServer]) -> None
             )
 
 
+def test_the_first_cause_in_a_log_is_the_error() -> None:
+    log = "Traceback …\nsocket.gaierror: [Errno -2] Name or service not known\n\nThe above exception was the "
+    log += "direct cause of the following exception:\n\nTraceback …\nRuntimeError: Nanny failed to start.\n"
+    assert error_in(log) == "socket.gaierror: [Errno -2] Name or service not known"
+    assert error_in("no error\nValueError: 5\n") == "ValueError: 5"
+
+
 def test_a_start_that_is_cancelled_leaves_nothing(servers: list[FlameServer]) -> None:
     async def begin() -> None:
         made = flame.FlameCluster(
@@ -108,6 +121,13 @@ def test_a_start_that_is_cancelled_leaves_nothing(servers: list[FlameServer]) ->
         entering = asyncio.ensure_future(made.__aenter__())
         while made.status != Status.running:
             await asyncio.sleep(0.01)
+        # Workers that are asked for at once share the cores of a host, and those that an Adaptive may ask for.
+        made.hosts[0].facts["cores"] = 8
+        made.scale(4)
+        assert [spec["options"]["kwargs"]["nthreads"] for spec in made.worker_spec.values()][1:] == [2, 2, 2]
+        made.adapt(maximum=8, interval="1h")
+        assert [spec["options"]["kwargs"]["nthreads"] for spec in made.new_worker_spec().values()] == [1]
+        made.scale(1)
         entering.cancel()
         with pytest.raises(asyncio.CancelledError):
             await entering
@@ -141,6 +161,8 @@ def test_a_cluster_that_cannot_be_leaves_dasks_log_as_it_was() -> None:
         ({"worker_options": 5}, "worker_options is a dict of arguments by name, such as .*, not 5"),
         ({"worker_options": {5: 1}}, "worker_options is a dict of arguments by name"),
         ({"worker_options": {"plugins": {object()}}}, "worker_options are sent as JSON"),
+        ({"worker_options": {"memory_limit": "lots"}}, "'lots' is not a size of memory; write it as 4GiB or 500MB"),
+        ({"worker_options": {"nthreads": 0}}, "nthreads of a worker is 1 or more, not 0"),
         ({"scheduler_options": "port"}, "scheduler_options is a dict of arguments by name"),
         ({"worker_class": "Nanny"}, "worker_class is a class with its module, such as distributed.Nanny, not 'Nanny'"),
         ({"worker_class": None}, "worker_class is a class with its module"),
@@ -186,6 +208,22 @@ def test_without_tls_there_is_a_warning(servers: list[FlameServer]) -> None:
         assert made.scheduler_address.startswith("tcp://127.0.0.1:")
         assert client.submit(pow, 2, 5).result() == 32
         assert len(workers(client)) == 1
+
+
+@pytest.mark.error_logs("dask's client cannot reach the scheduler that it has ended")
+@pytest.mark.parametrize("scheduler", ["here", "first"])
+def test_a_client_shuts_the_cluster_down(servers: list[FlameServer], scheduler: str) -> None:
+    where = servers[0].location
+    with flame.FlameCluster(
+        where, key=servers[0].key, scheduler=scheduler, n_workers=0, scheduler_options=DASHBOARD, quiet=True
+    ) as made:
+        client = Client(made.scheduler_address, security=made.security, set_as_default=False)
+        with client, contextlib.suppress(OSError):  # the scheduler is gone before it answers
+            client.sync(client.scheduler.terminate)  # as its ``shutdown``, which leaves a thread of dask's
+        assert made.over.wait(30)
+        assert made.get_logs()["Cluster"].endswith("; make another cluster]")
+        began = time.monotonic()
+    assert time.monotonic() - began < 25, "it has waited for the scheduler that is not there"
 
 
 def test_a_host_that_comes_back_gets_its_worker_again() -> None:

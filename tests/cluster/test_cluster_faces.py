@@ -74,6 +74,9 @@ def test_by_the_magics(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert "1 worker on web1, web2" in shell.ok("%flame dask -t web --as jobs --workers 1").out
         assert shell["jobs"].cluster is made
         until_workers(shell["jobs"], 1)
+        assert "1 worker on web1, web2" in shell.ok("%flame dask -t web --as jobs --memory 1GiB").out
+        for other in ("--memory 2GiB", "--network link", "--scheduler first"):
+            assert f"with another {other.split()[0]}; end it first" in str(shell.run(f"%flame dask {other}").error)
         assert "the cluster of web runs; end it first" in str(shell.run("%flame dask -t web1 --as jobs").error)
         assert shell.ok("%flame dask --stop").out == "the cluster is closed\n"
         assert "jobs" not in shell.names

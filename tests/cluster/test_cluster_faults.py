@@ -98,6 +98,25 @@ def test_a_killed_client_leaves_nothing_there(tmp_path: Path) -> None:
     assert not list(scratch.glob("scheduler-*"))
 
 
+def test_a_program_that_leaves_its_cluster_open_ends_without_a_word_and_leaves_nothing() -> None:
+    script = (
+        "import sys, flame\n"
+        f"made = flame.FlameCluster(sys.argv[1], worker_options={OPTIONS}, "
+        "scheduler_options={'dashboard_address': '127.0.0.1:0'})\n"
+        "print(made.get_client().submit(pow, 2, 4).result())\n"
+    )
+    with farside.stopped(FlameServer(farside.pythons()[-1])) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", script, server.location],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=Path(__file__).parents[2],
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "16\n", "")
+        assert not _below(server)
+
+
 def test_two_clusters_at_once_by_tls_and_by_ssh(sshd: Sshd, tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca")
     authority.server(["localhost", "127.0.0.1"], days=30)

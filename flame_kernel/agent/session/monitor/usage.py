@@ -9,6 +9,7 @@ import time
 
 from ... import windows
 from ...debug import dap
+from ..child import exit_reason
 from ..import_path import cwd
 from . import gpus
 
@@ -91,12 +92,7 @@ class Usage:
             total, available = info["MemTotal"], info.get("MemAvailable", info["MemFree"])
             reply["host_virtual_memory"] = dict(_host_memory(total, available), free=info["MemFree"])
         except (OSError, KeyError, ValueError, IndexError):
-            try:
-                import resource
-
-                reply["kernel_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            except ImportError:
-                pass
+            reply["kernel_memory"] = exit_reason.own_peak()
 
 
 def _host_memory(total, available):
