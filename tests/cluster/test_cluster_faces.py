@@ -81,7 +81,8 @@ def test_by_the_magics(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for other in ("--memory 2GiB", "--network link", "--scheduler first"):
             assert f"with another {other.split()[0]}; end it first" in str(shell.run(f"%flame dask {other}").error)
         assert "the cluster of web runs; end it first" in str(shell.run("%flame dask -t web1 --as jobs").error)
-        shell["jobs"].cluster.close()
+        shell["jobs"].close()
+        made.close()
         assert shell.ok("%flame dask --stop").out == "the cluster is closed\n"
         assert "jobs" not in shell.names
         assert made.status.name == "closed"
