@@ -70,7 +70,7 @@ class Groups:
 
     def check_options(self, words: str | None, given: Mapping[str, Any]) -> None:
         """Raise FlameError if options of a connection are given for several far sides."""
-        if given and words is not None and self.means(words):
+        if given and words is not None and is_group(words, self._file()):
             advice = "for other targets set FLAME_CONFIG" if "config" in given else "write that into targets.toml"
             options = ", ".join("--" + name.replace("_", "-") for name in given)
             raise FlameError(
