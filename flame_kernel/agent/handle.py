@@ -16,6 +16,11 @@ call blocks all others, so there they do not wait.
     open      session, ticket, place, shell, client, client_id?, notebook?, attach?, linger?, journal?, when_full?
                                                 make a session or take one up, and become its owner
     submit    session, epoch, request           start a request; a request whose id is known is not started again
+    do        session, epoch, request, ack, after, wait, limit
+                                                also give the events after ``after`` up to the reply, if that comes
+                                                within ``wait`` seconds, else none. ``poll`` gives them, too, until they
+                                                are acknowledged
+    read      session, epoch, ack               the events up to ``ack`` have come, and may be forgotten
     submits   session, epoch, request, more     several requests in one call, see ``_submits``
     portion   session, epoch, id, at            the next bytes of a request that is too large for the link, as a buffer:
                                                 {"come": bytes}; the op itself then has ``gathered``, that id
@@ -76,7 +81,7 @@ import sys
 import threading
 
 from . import own, pyro, sockets, threads
-from .log import reading
+from .log import claims, reading
 from .remote import bulk, files
 from .session import checkup, large_messages, places, registry
 from .session import session as live
@@ -89,6 +94,8 @@ from .wire.machine import machine
 
 # The longest that a poll may wait, in seconds.
 LONGEST_WAIT = 60.0
+# The longest that a request may hold a session's calls until its reply is there, in seconds.
+LONGEST_DO = 0.05
 # The longest that requests about files may hold a session's calls, in seconds.
 FILES_WAIT = 0.5
 
@@ -309,7 +316,24 @@ def _open(request):
 
 
 def _submit(request):
-    return {"new": _acting(request).submit(request["request"])}
+    session = _acting(request)
+    new = session.submit(request["request"])
+    if not new:  # it may have begun by ``do``, whose answer is lost
+        claims.remind(session.log)
+    return {"new": new}
+
+
+def _do(request):
+    session, one = _acting(request), request["request"]
+    ack, after, limit = int(request["ack"]), int(request["after"]), int(request["limit"])
+    new, batch = session.do(one, ack, after, min(_wait(request), LONGEST_DO), limit)
+    plain, buffers = wire.encode_events(batch)
+    return {"new": new, "events": plain}, buffers
+
+
+def _read(request):
+    _acting(request).log.acknowledge(request["ack"])
+    return {}
 
 
 def _submits(request):
@@ -411,6 +435,8 @@ _OPS = {
     "checkup": _checkup,
     "open": _open,
     "submit": _submit,
+    "do": _do,
+    "read": _read,
     "submits": _submits,
     "portion": _portion,
     "poll": _poll,

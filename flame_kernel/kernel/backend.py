@@ -42,6 +42,7 @@ class FarSide:
         target: Target,
         on_events: Callable[[Session, list[Event]], None],
         on_link: Callable[[str | None], None],
+        has_room: Callable[[Session], bool],
         trouble: FlameError | None = None,
     ) -> None:
         self.target = target
@@ -51,6 +52,7 @@ class FarSide:
         self.group: Group | None = None
         self._on_events = on_events
         self._on_link = on_link
+        self._has_room = has_room
         self._lock = threading.Lock()
         self._opening: Future[Session] | None = None
         self._own_server = OwnServer(agent_text, early.take)
@@ -203,6 +205,7 @@ class FarSide:
             session = Session(
                 target, on_events, on_link=self._on_link, alive=alive, attach=attach, client_id=self.client_id
             )
+        session.take_at_once(lambda: self._has_room(session))
         try:
             serving.by_target(session)
         except FlameError:

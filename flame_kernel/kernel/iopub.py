@@ -158,6 +158,10 @@ class Publisher:
             with self._order:
                 _Iopub(self, None, known).flush()
 
+    def has_room(self, session: Session) -> bool:
+        """Whether output of a session would be published at once."""
+        return not (self._known(session).texts or (self._outgoing is not None and self._outgoing.is_full))
+
     async def room(self) -> None:
         """Wait until output may be shown."""
         while self._outgoing is not None and self._outgoing.is_full:

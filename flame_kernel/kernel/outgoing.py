@@ -6,7 +6,7 @@ waits in a queue of ours, in its order.  While that is long, cells' output is no
 it stays on the far side, in the journal there; statuses and what else is small always find room.
 
 All this happens on the kernel's own loop: ipykernel has a thread for it because its cells block that loop, and ours
-never do.  Other threads put messages into the queue and wake the loop.
+never do.  Whoever sends a message puts it into the queue, and the loop sends it soon.
 
 A front end that takes nothing for GIVE_UP seconds, although it is connected, no longer holds up the others: it misses
 what comes.  Of that, the idle statuses of cells are sent again later, to all; the others ignore them.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -55,6 +56,7 @@ class Outgoing:
         self._io_loop = io_loop
         self._loop: asyncio.AbstractEventLoop = io_loop.asyncio_loop  # type: ignore[attr-defined]
         self._descriptor = socket.FD
+        self._thread = 0  # the loop's, once it runs
         self._queue: collections.deque[tuple[_Message, int]] = collections.deque()
         self._size = 0  # bytes of the queue
         self._room = threading.Condition()
@@ -82,24 +84,21 @@ class Outgoing:
     def send_multipart(self, msg: _Message, *args: Any, **kwargs: Any) -> None:
         """Send a message, after the waiting ones."""
         size = EACH + sum([part.nbytes if isinstance(part, memoryview) else len(part) for part in msg])
-        is_here = self._is_on_loop()
         with self._room:
             if self.closed:
                 return
             self._size += size
             self._queue.append((msg, size))
-            calls = not (is_here or self._is_called)
-            self._is_called = self._is_called or calls
-        if is_here and not self._trying:
-            self._drain()
-        elif calls:
-            self._io_loop.add_callback(self._called)
+            calls, self._is_called = not self._is_called, True
+        if calls:  # also from the loop: what it is just doing, such as sending a cell to the far side, goes first
+            self._call()
 
-    def _is_on_loop(self) -> bool:
-        try:
-            return asyncio.get_running_loop() is self._loop
-        except RuntimeError:  # another thread, or the loop has not begun, or has ended
-            return False
+    def _call(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: `stop` sends what waits
+            if self._thread == threading.get_ident():
+                self._loop.call_soon(self._called)
+            else:
+                self._loop.call_soon_threadsafe(self._called)
 
     # -- on the loop
 
@@ -127,7 +126,8 @@ class Outgoing:
             self._queue.append(([topic, *self._session.serialize(msg)] if topic else self._session.serialize(msg), 0))
 
     def _called(self) -> None:
-        """Send what other threads have put into the queue."""
+        """Send what was put into the queue."""
+        self._thread = threading.get_ident()
         self._is_called = False  # first: what comes from here on calls again
         if not self._trying:
             self._drain()

@@ -38,7 +38,9 @@ class Sides:
         return f"<Sides {self.far!r}, {len(self._running)} cells run>"
 
     def _make(self, target: Target) -> FarSide:
-        far = FarSide(target, self._publisher.publish, lambda sentence: self._on_link(far, sentence))
+        far = FarSide(
+            target, self._publisher.publish, lambda sentence: self._on_link(far, sentence), self._publisher.has_room
+        )
         self._lines[far] = LinkStatus(self._publisher, lambda: [r for r, side in self._running.items() if side is far])
         return far
 

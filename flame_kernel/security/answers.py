@@ -147,6 +147,8 @@ RESULTS: dict[str, Check] = {
     ),
     "submit": _DONE,
     "submits": _DONE,
+    "do": record({**_BATCH, "new": flag}),
+    "read": record({}),
     "portion": record({"come": _size}),
     "poll": _poll,
     "interrupt": record({}, {"done": _name}),
@@ -165,7 +167,7 @@ RESULTS: dict[str, Check] = {
     "replay": record({**_BATCH, "done": flag}),
 }
 
-_BATCHES = ("poll", "watch", "replay")
+_BATCHES = ("do", "poll", "watch", "replay")
 # What the error that refuses an answer calls it.
 _WORDS = {"hello": "an agent that does not say what it is", "open": "an agent that does not say what it is"}
 
@@ -453,9 +455,7 @@ _MODE = whole(0, 0o7777_7777)
 # Nanoseconds: the largest time of a file. No file system has one as large, but system calls accept it.
 MAX_TIME = 1 << 91
 _TIME = whole(-MAX_TIME + 1, MAX_TIME - 1)
-_WHAT: dict[str, Check] = {
-    "kind": one_of("file", "folder", "end", "link", "odd", "other", "missing"),
-}
+_WHAT: dict[str, Check] = {"kind": one_of("file", "folder", "end", "link", "odd", "other", "missing")}
 _WHAT_TOO: dict[str, Check] = {
     "size": _size,
     "mode": _MODE,

@@ -6,6 +6,7 @@ on, and sends the next poll.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ from ..agent.wire import message as wire
 from ..connect.target import Timeouts
 from ..errors import FlameError, UnsafeAnswer
 from ..security import answers
-from .inbox import Event, Inbox
+from .inbox import Event, GapError, Inbox
 from .io_threads import LATE, WOKEN, IoThreads, Task, Wait
 from .line import Line
 from .link import Link
@@ -26,6 +27,10 @@ GAP = 0.025
 EARLY = 0.05
 # A multiplex server serves one call at a time, so it must not hold a poll; seconds between short polls.
 POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
+# Seconds that events which came with an answer wait for those of a poll.
+PATIENCE = 0.05
+# What is taken with an answer: nothing for which somebody may call the far side, or ask the user.
+AT_ONCE = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output", "execute_reply")
 
 
 class Polling:
@@ -62,6 +67,10 @@ class Polling:
         self._is_parked = False
         self._asked, self._received = 0.0, 0  # when the poll was parked, and the bytes that had come by then
         self._task: Task | None = None
+        self._shown = inbox.ack
+        self._order = threading.Lock()  # of events: those of polls, and those that came with the answer to a request
+        # Whether events may be taken on the calls' turns, which must not wait for a front end that takes nothing.
+        self.has_room: Callable[[], bool] | None = None
 
     def __repr__(self) -> str:
         return f"<Polling {self._link!r}, event {self._inbox.ack}>"
@@ -79,6 +88,33 @@ class Polling:
         """Wait until the last turn is over, when the link is closing."""
         if self._task is not None:
             self._task.wait(seconds)
+
+    # -- events that come with the answer to a request -----------------------------------------------------------------
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether a request may be answered with its events."""
+        return self.has_room is not None and not self._multiplex and self.has_room()
+
+    def place(self) -> dict[str, int]:
+        """Fields for the op: events up to ``ack`` have been passed on, those up to ``after`` have come."""
+        return {"ack": self._shown, "after": self._inbox.ack}
+
+    def take(self, batch: list[Event]) -> bool:
+        """Take events that came with an answer; False if they have to come by a poll."""
+        plain = all(event["type"] in AT_ONCE for event in batch)
+        if not (plain and self.takes_more and self._order.acquire(timeout=PATIENCE)):
+            return False
+        try:
+            events = self._inbox.feed(batch)
+            if events:
+                self._take(events)
+            self._shown = self._inbox.ack
+        except GapError:  # what is missing is on its way to a poll
+            return False
+        finally:
+            self._order.release()
+        return True
 
     # -- a turn --------------------------------------------------------------------------------------------------------
 
@@ -118,36 +154,52 @@ class Polling:
         line, poll = self._line, self._poll
         self._is_parked = False
         following = self._following()
-        events = self._events(following)
-        if events is None:
+        batch = self._batch(following)
+        if batch is None:
             return 0.0
         took, received = time.monotonic() - self._asked, line.connection.bytes_received - self._received
         self._amount.suit(took, received)
-        self._send_next(following, received)
-        # Where a writer waits for the next acknowledgement, the server answers with nothing, to be told it at once.
-        acknowledges = self._inbox.ack > poll["ack"]
-        if events:
-            self._take(events)
+        with self._order:
+            events = self._fresh(batch)
+            if events is None:
+                return 0.0
+            self._send_next(following, received)
+            # Where a writer waits for the next acknowledgement, the server answers with nothing, to be told it at once.
+            acknowledges = self._inbox.ack > poll["ack"]
+            if events:
+                self._take(events)
+            self._shown = self._inbox.ack
         if self._multiplex:
             self._pause = POLL_BUSY_FIRST if events else min(self._pause * 1.5, POLL_BUSY_LAST)
             return self._pause if self._is_busy() else POLL_IDLE
         return EARLY if not (events or acknowledges or self._amount.is_partial) and took < EARLY else 0.0
 
-    def _events(self, following: dict[str, Any] | None) -> list[Event] | None:
-        """The events of the answer; None if the link has ended. ``following`` is sent when all of it has arrived."""
+    def _batch(self, following: dict[str, Any] | None) -> list[Event] | None:
+        """The events in the answer; None if the link has ended. ``following`` is sent when all of it has arrived."""
         link, line, seconds = self._link, self._line, self._timeouts.poll_deadline
         if following is not None:
             line.connection.channel.when_arrived = lambda: link.prefetch(line, following, seconds)
         try:
             result, buffers = link.insist(line, self._poll, seconds, wait=self._wait, on_broken=self._less)
             batch = wire.decode_events(*self._amount.whole(result, buffers))
-            return self._inbox.feed(answers.events(batch))
+            return answers.events(batch)
         except wire.WireError as e:
-            link.end(UnsafeAnswer(link.location, f"events of the wrong shape: {e}"))
+            self._refuse(e)
         except FlameError as e:
             if not link.closing.is_set():
                 link.end(e)
         return None
+
+    def _fresh(self, batch: list[Event]) -> list[Event] | None:
+        """The events that are new; None if the link has ended, because one is missing."""
+        try:
+            return self._inbox.feed(batch)
+        except GapError as e:
+            self._refuse(e)
+            return None
+
+    def _refuse(self, error: wire.WireError) -> None:
+        self._link.end(UnsafeAnswer(self._link.location, f"events of the wrong shape: {error}"))
 
     def _send_next(self, following: dict[str, Any] | None, received: int) -> None:
         """Prepare the next poll, and send it now if much more is coming: then the server prepares the next batch while

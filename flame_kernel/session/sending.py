@@ -2,6 +2,9 @@
 
 Requests that wait together, such as all cells of a notebook, go in one call: on a slow link this saves round trips.
 They begin in their order, and the agent knows each by its id, as always.
+
+A short cell that is sent alone is answered with its events, up to its reply, if it ends within DO_WAIT: then no poll
+has to bring them. If anything is wrong with that answer, the request is repeated as any other, and a poll does.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ from typing import Any
 
 from ..agent.wire import message as wire
 from ..connect.target import Target
-from ..errors import AgentError, UnsafeAnswer
+from ..errors import AgentError, FlameError, UnsafeAnswer
 from .inbox import Event
-from .io_threads import IoThreads, Task, Wait
+from .io_threads import LATE, IoThreads, Task, Wait
 from .link import Answer, Link
+from .polling import Polling
 from .requests import Call, Request
 
 # Bytes a second of the slowest line on which a large message still gets through.
@@ -29,6 +33,10 @@ TOGETHER, TOGETHER_BYTES = 63, 1 << 16
 # If the link was cut CUTS times during a request of more than LONG bytes, it goes in portions: of FIRST bytes, then of
 # fewer, down to LEAST.
 CUTS, LONG, FIRST, LEAST = 2, 1 << 10, 1 << 13, 1 << 8
+# Seconds that the call with a cell waits for its end; bytes of such a cell, and of events in the answer, at most.
+DO_WAIT, DO_CELL, DO_LIMIT = 0.02, 1 << 12, 1 << 15
+# Seconds after such an answer until the agent is told that it has come, if no other cell tells it before.
+READ_AFTER = 0.25
 
 
 class _TooMuch(Exception):
@@ -51,6 +59,8 @@ class Sending:
         self._is_over = False
         self._out_of_turn: list[Call | None] = []  # what was taken from the queue before its turn
         self._task: Task | None = None
+        self.polling: Polling | None = None  # takes events that come with answers
+        self._unread: dict[str, Any] | None = None  # the op that acknowledges those
 
     def __repr__(self) -> str:
         return f"<Sending {self._queue.qsize()} waiting>"
@@ -105,11 +115,13 @@ class Sending:
 
     def _turn(self, why: str) -> Wait | None:
         """Make the queued calls."""
+        if why == LATE and self._queue.empty():
+            self._acknowledge()
         while True:
             try:
                 call = self._next()
             except queue.Empty:
-                return Wait()
+                return Wait(seconds=None if self._unread is None else READ_AFTER)
             if call is None:
                 return None
             with self._gathering:
@@ -119,8 +131,43 @@ class Sending:
             more = self._behind(call)
             if more and self._submit_all([call, *more]):
                 continue
+            if not more and self._do(call):
+                continue
             for one in (call, *more):
                 self._perform(one)
+
+    def _do(self, call: Call) -> bool:
+        """Begin a cell by the op whose answer has its events; False if the call is to be made as usual, too."""
+        polling, request, line = self.polling, call.request, self._link.calls
+        if polling is None or request is None or not _is_short_cell(call, request):
+            return False
+        if not polling.takes_more or self._link.is_broken or not line.connection.is_open:
+            return False
+        request.state = "sent"
+        try:
+            result, buffers = self._link.exchange(
+                line,
+                {**call.message, **polling.place(), "op": "do", "wait": DO_WAIT, "limit": DO_LIMIT},
+                self._target.timeouts.call,
+                wait=DO_WAIT,
+            )
+            events = self._decoded(result["events"], buffers)
+        except Exception:  # also a bug of ours: the usual call follows, and tells whoever waits
+            request.state = "unknown"
+            return False
+        request.state = "begun"
+        if events and not (polling.take(events) and request.future.done()):
+            return False
+        self._unread = {key: call.message[key] for key in ("session", "epoch")} if events else None
+        call.future.set_result({"new": result["new"]})
+        return True
+
+    def _acknowledge(self) -> None:
+        """Tell the agent which events have come: a client that comes after us shall not be shown them again."""
+        message, self._unread = self._unread, None
+        if message is not None and self.polling is not None and self._link.calls.connection.is_open:
+            with contextlib.suppress(FlameError):  # the next cell, or a poll, tells it
+                self._link.exchange(self._link.calls, {**message, **self.polling.place(), "op": "read"})
 
     def _perform(self, call: Call) -> None:
         """Send one call, and set its future."""
@@ -230,6 +277,10 @@ class Sending:
             for call in calls:
                 call.future.set_result(result)
         return True
+
+
+def _is_short_cell(call: Call, request: Request) -> bool:
+    return request.kind == "execute" and not call.buffers and len(call.message["request"]["code"]) <= DO_CELL
 
 
 def _size_of(call: Call) -> int:

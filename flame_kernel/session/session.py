@@ -130,6 +130,7 @@ class Session:
         self._polling = Polling(
             self._link, self._events, self._inbox, timeouts, multiplex, self._message, self._take, self._is_busy
         )
+        self._sending.polling = self._polling
         self._threads: IoThreads | None = io_threads.enter()
         for part in (self._sending, self._polling, self._link):
             part.start(self._threads)
@@ -300,6 +301,10 @@ class Session:
         """The name of the keyed hash for data on a taken-over connection: the one that is fastest for both sides."""
         return str(seals.fastest(self.server.get("hashes") or {}))
 
+    def take_at_once(self, has_room: Callable[[], bool]) -> None:
+        """Let answers to cells bring their events, while ``has_room``; then ``on_events`` must not wait for long."""
+        self._polling.has_room = has_room
+
     def together(self) -> contextlib.AbstractContextManager[None]:
         """A context manager: requests made in it are sent in one call at its end."""
         return self._sending.together()
@@ -426,11 +431,9 @@ class Session:
             if kind.endswith("_reply") and event.get("request") is not None:
                 self._replied(event)
             elif kind == "ready":
-                if not self.ready.done():
-                    self.ready.set_result(event["content"])
-                else:
+                if self.ready.done():
                     self.ready = Future()
-                    self.ready.set_result(event["content"])
+                self.ready.set_result(event["content"])
 
     def _serve(self, event: Event) -> None:
         """Pass a question of the far side to the service for it, or answer that there is none."""

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flame_kernel.agent.log import claims
 from flame_kernel.agent.log import log as events
 from flame_kernel.agent.wire import message as wire
 
@@ -163,7 +164,7 @@ def test_text_is_gathered_for_a_gap_and_anything_else_goes_at_once() -> None:
 
 
 def test_a_value_waits_for_the_reply_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "GRACE", 30)
+    monkeypatch.setattr(claims, "GRACE", 30)
     log = events.EventLog()
     log.append(result())
     batches: list[Any] = []
@@ -178,7 +179,7 @@ def test_a_value_waits_for_the_reply_behind_it(monkeypatch: pytest.MonkeyPatch) 
 
 def test_that_the_far_side_is_ready_goes_with_the_first_reply(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a slow link the first cell takes one round trip, since its poll is not spent before its reply is there."""
-    monkeypatch.setattr(events, "GRACE", 30)
+    monkeypatch.setattr(claims, "GRACE", 30)
     log = events.EventLog()
     log.append({"type": "ready", "request": None, "content": {}})
     got: list[Any] = []
@@ -188,7 +189,7 @@ def test_that_the_far_side_is_ready_goes_with_the_first_reply(monkeypatch: pytes
     log.append(reply())
     reader.join(10)
     assert [event["type"] for event in got] == ["ready", "execute_reply"]
-    monkeypatch.setattr(events, "GRACE", 0.002)
+    monkeypatch.setattr(claims, "GRACE", 0.002)
     log.append({"type": "ready", "request": None, "content": {}})
     assert [event["type"] for event in log.poll(2, 30, 0.025)] == ["ready"]  # if none comes, by itself
 

@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterator
 
 from flakylink import FlakyLink
 
-OPS = (b'"op":"submit"', b'"op":"poll"', b'"op":"interrupt"', b'"op":"answer"', b'"op":"hello"')
+OPS = (
+    b'"op":"submit"',
+    b'"op":"do"',
+    b'"op":"read"',
+    b'"op":"poll"',
+    b'"op":"interrupt"',
+    b'"op":"answer"',
+    b'"op":"hello"',
+)
 
 
 class Weather:

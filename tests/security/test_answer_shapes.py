@@ -76,6 +76,8 @@ RESULTS: dict[str, Any] = {
     },
     "submit": {"new": True},
     "submits": {"new": True},
+    "do": {"new": True, "events": [EVENT]},
+    "read": {},
     "portion": {"come": 3},
     "poll": {"events": [EVENT]},
     "interrupt": {"done": "raised"},

@@ -31,13 +31,14 @@ CODE = "runs = globals().get('runs', 0) + 1\nprint('run', runs, 'äöü')\nruns"
 class Lane:
     """A session over a link of its own, and what its cells must give."""
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, at_once: bool) -> None:
         self.link = FlakyLink(location, seed=1)
         self.events: list[Event] = []
         self.runs = 0
         try:
             target = Target(Location.parse(self.link.location), place="process", shell="mini")
             self.session = Session(target, self.events.extend)
+            self.session.take_at_once(lambda: at_once)
             self.session.ready.result(30)
         except BaseException:
             self.link.close()
@@ -75,13 +76,14 @@ def length(lane: Lane) -> dict[Way, int]:
     return {way: lane.link.passed[way] - before[way] for way in before}
 
 
-def test_a_cut_at_every_byte(live_app: Callable[..., LiveApp]) -> None:
+@pytest.mark.parametrize("at_once", [True, False], ids=["events with the answer", "events by a poll"])
+def test_a_cut_at_every_byte(at_once: bool, live_app: Callable[..., LiveApp]) -> None:
     began = time.monotonic()
     lanes: list[Lane] = []
     taken = threading.Lock()
     try:
         app = live_app()
-        lanes.extend(Lane(app.location) for _ in range(LANES))
+        lanes.extend(Lane(app.location, at_once) for _ in range(LANES))
         sizes = length(lanes[0])
         hows: Iterator[How] = itertools.cycle(("rst", "fin"))
         cases = iter([(way, at, next(hows)) for way in sizes for at in range(1, sizes[way] + 1)])

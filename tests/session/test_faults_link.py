@@ -68,9 +68,9 @@ def test_the_same_elsewhere(kind: str, flame_server: Start, live_app: Callable[.
 
 
 @pytest.mark.parametrize(("how", "times"), [("rst", 10), ("fin", 3)])
-def test_the_answer_to_a_submit_is_lost_ten_times(k: Kernel, link: FlakyLink, how: How, times: int) -> None:
+def test_the_answer_to_a_cell_is_lost_ten_times(k: Kernel, link: FlakyLink, how: How, times: int) -> None:
     """It was delivered each time, and is executed once."""
-    link.swallow(b'"op":"submit"', times=times, how=how)
+    link.swallow(b'"kind":"execute"', times=times, how=how)
     run = k.execute(numbered(3))
     wait_until(lambda: link.still_to_swallow == 0, "so many lost answers")
     is_exact(run, 3)

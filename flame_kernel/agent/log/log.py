@@ -13,7 +13,7 @@ import _thread
 import collections
 import time
 
-from . import blocks, cells, journal, texts
+from . import blocks, cells, claims, journal, texts
 from .locks import Lock, signal, wake
 
 # Text in one stream event, in bytes, roughly: even a link that breaks often must get a whole event through.
@@ -25,8 +25,7 @@ DRAIN_AT = 1024
 CROWD, LARGE_CROWD, LARGE = 4096, 64, 1 << 10
 # A batch with more bytes of text than this waits only half as long for more (see ``gap`` of poll).
 WORTH_SENDING = 1 << 18
-# Seconds that text and a result wait for the end of their cell, to go in one answer; ``ready`` waits for a first cell.
-GRACE = 0.002
+# Events that wait a moment for the end of their cell, to go in one answer; ``ready`` waits for a first cell.
 GATHERED = ("stream", "execute_result", "ready")
 # A log counts as left alone when its reader has sent nothing for this many seconds.
 ATTACHED = 10.0
@@ -68,9 +67,9 @@ class EventLog:
         self.kept = None  # an answer that the reader fetches in pieces
         self._hand_over_left = HAND_OVER_SAVED  # seconds that flushes may still wait, as of ``_handed_over``
         self._handed_over = time.monotonic()
-        self._lock = Lock()
-        self._news = signal()
-        self._urgent = signal()
+        self.lock = Lock()
+        self.signals = (signal(), signal())  # of the reader: there is news, and it is urgent
+        self.claim = None  # a call that is woken in place of the reader, see ``claims``
         self._listeners = ()  # signals of watchers
         self._keeper = signal()
         self._readers = 0
@@ -87,7 +86,7 @@ class EventLog:
     def append(self, event):
         """Add one event. Never blocks; safe on any thread at any moment."""
         if self._add(event):
-            wake(self._urgent)
+            wake(self.signals[1])
         self._announce()
 
     def _add(self, event):
@@ -100,7 +99,7 @@ class EventLog:
         return event["type"] not in GATHERED
 
     def _announce(self):
-        wake(self._news)
+        wake(self.signals[0])
         for listener in self._listeners:
             wake(listener)
         if len(self._incoming) > DRAIN_AT:
@@ -111,7 +110,7 @@ class EventLog:
         key, incoming = (request, name), self._incoming
         if len(text) <= LARGE:  # a word or a line: mostly there is room, and the reader has been woken already
             incoming.append((key, text))
-            if self._news.locked() or self._listeners or len(incoming) > DRAIN_AT:
+            if self.signals[0].locked() or self._listeners or len(incoming) > DRAIN_AT:
                 self._announce()
             if len(incoming) > CROWD or self._journal.waiting >= self._room:
                 self._hold_up(text)
@@ -132,15 +131,13 @@ class EventLog:
 
     def wait_for_room(self, crowd=CROWD):
         """Block until there is room for more, in short sleeps so that an interrupt gets through."""
-        if self._lock.owner == _thread.get_ident():
+        if self.lock.owner == _thread.get_ident():
             return  # a __del__ method that prints while the log itself is working on this thread
         pause = LOOK_FIRST
         try:
             while not self._closed and (len(self._incoming) > crowd or self._must_wait()):
                 self._held_up = True
-                wake(self._urgent)
-                wake(self._news)
-                wake(self._keeper)
+                self._wake_all()
                 time.sleep(pause)
                 pause = min(pause * 2, LOOK_LAST)
         finally:
@@ -154,15 +151,14 @@ class EventLog:
         """
         began = time.monotonic()
         left = min(HAND_OVER_SAVED, self._hand_over_left + HAND_OVER_SHARE * (began - self._handed_over))
-        if (left <= 0 and not in_any_case) or self._lock.owner == _thread.get_ident():
+        if (left <= 0 and not in_any_case) or self.lock.owner == _thread.get_ident():
             return
         pause = LOOK_FIRST
-        # This order matters: events that have left ``_incoming`` and are not in the journal yet are held by the lock's
-        # owner.
-        while not self._closed and (self._incoming or self._lock.owner is not None or self._journal.waiting):
+        # This order matters: the lock's owner may hold events that have left ``_incoming`` and not reached the journal.
+        while not self._closed and (self._incoming or self.lock.owner is not None or self._journal.waiting):
             if time.monotonic() - began > HAND_OVER_PATIENCE:
                 break
-            wake(self._urgent)
+            wake(self.signals[1])
             time.sleep(pause)
             pause = min(pause * 2, LOOK_LAST)
         self._handed_over = time.monotonic()
@@ -191,13 +187,13 @@ class EventLog:
             urgent = self._add(event) or urgent
         self.keep()
         if urgent:
-            wake(self._urgent)
+            wake(self.signals[1])
         self._announce()
 
     def keep(self):
         """Number what has arrived, and spill what should not stay in memory; called on producing threads of our own."""
-        with self._lock:
-            self._drain()
+        with self.lock:
+            self.drain()
 
     def keep_for_ever(self):
         """Do the same whenever much has arrived: the main loop of a thread, needed where users' threads produce events
@@ -220,20 +216,20 @@ class EventLog:
 
     def attach(self):
         """A new reader is about to come: let the previous one return with nothing."""
-        with self._lock:
+        with self.lock:
             self._change_reader()
             self._left = False
 
     def detach(self, ack=0):
         """The reader, which has read up to ``ack``, leaves for now; its poll returns."""
-        with self._lock:
+        with self.lock:
             self._journal.acknowledge(ack)
             self._change_reader()
             self._left = True
 
     def set_bounds(self, cap=None, when_full=None):
         """Change the cap, or what happens when it is reached."""
-        with self._lock:
+        with self.lock:
             if cap is not None:
                 self._journal.set_cap(cap)
                 self._room = self._room_below(cap)
@@ -252,9 +248,9 @@ class EventLog:
         Safe to repeat: an event sent under a number is sent again unchanged.  A second reader makes the first return
         with nothing, because the first one's answer would go to a dead connection.
         """
-        with self._lock:
+        with self.lock:
             mine = self._change_reader()
-            news, urgent = self._news, self._urgent
+            news, urgent = self.signals
             self._left = False
             self._parked = True
             self._journal.acknowledge(ack)
@@ -263,15 +259,15 @@ class EventLog:
         try:
             return self._wait(mine, news, urgent, after, wait, gap, limit, is_over)
         finally:
-            with self._lock:
+            with self.lock:
                 if mine == self._readers:
                     self._parked = False
                     self.acted_on = time.monotonic()
 
     def _change_reader(self):
         """Give each reader its own locks, so that the previous reader cannot take a signal meant for this one."""
-        before = self._news, self._urgent
-        self._news, self._urgent = signal(), signal()
+        claims.end(self)
+        before, self.signals = self.signals, (signal(), signal())
         self._readers += 1
         self._parked = False
         self.kept = None
@@ -284,16 +280,16 @@ class EventLog:
         deadline = None if wait is None else time.monotonic() + wait
         noticed, looked = None, False
         while True:
-            with self._lock:
+            with self.lock:
                 if mine != self._readers:
                     return []
-                self._drain()
+                self.drain()
                 now = time.monotonic()
                 held = 0
                 pause = self._pause(ack, gap, limit)
                 if pause:
                     noticed = noticed or now
-                    held = max(self._last_sent + pause, noticed + GRACE) - now
+                    held = max(self._last_sent + pause, noticed + claims.GRACE) - now
                 batch = self._batch(ack, limit, now) if held <= 0 else None
             if batch is not None:
                 return batch
@@ -307,14 +303,23 @@ class EventLog:
             news.acquire(timeout=left if deadline is None else min(left, LOOK_AROUND))
 
     def _batch(self, ack, limit, now):
-        """What to answer with; None if there is nothing to answer with yet. Called with the lock held."""
-        batch = [_sent(event, number) for number, event in self._journal.take(ack, limit)]
-        if not batch and not self._is_to_answer():
-            return None
-        self.cells.sent(batch)
-        self._shown = self._journal.position
-        self._last_sent = now
+        """What to answer with; None if there is nothing to answer with yet."""
+        batch = self.read(ack, limit, now)
+        return batch if batch or self._is_to_answer() else None
+
+    def read(self, after, limit, now):
+        """A batch for the reader, perhaps an empty one; called with the lock."""
+        batch = [_sent(event, number) for number, event in self._journal.take(after, limit)]
+        if batch:
+            self.cells.sent(batch)
+            self._shown = self._journal.position
+            self._last_sent = now
         return batch
+
+    def acknowledge(self, number):
+        with self.lock:
+            self._journal.acknowledge(number)
+            self.acted_on = time.monotonic()
 
     def _is_to_answer(self):
         """Whether poll should return with nothing: because the log is closed, or because a writer waits for this reader
@@ -341,10 +346,10 @@ class EventLog:
         news = signal()
         try:
             while True:
-                with self._lock:
+                with self.lock:
                     if news not in self._listeners:
                         self._listeners += (news,)
-                    self._drain()
+                    self.drain()
                     if after is None:
                         after = self._begun()
                     found = self._journal.read(after, limit)
@@ -357,7 +362,7 @@ class EventLog:
                     return events, newest, max(0, oldest - 1 - after)
                 news.acquire(timeout=min(left, LOOK_AROUND))
         finally:
-            with self._lock:
+            with self.lock:
                 self._listeners = tuple(one for one in self._listeners if one is not news)
 
     def _begun(self):
@@ -367,8 +372,8 @@ class EventLog:
 
     def replay(self, request, kinds, after, limit=1 << 20):
         """``(events, done)``: events of one request and these types that the reader was sent after number ``after``."""
-        with self._lock:
-            self._drain()
+        with self.lock:
+            self.drain()
             first, last = self.cells.span(request) or (None, None)
             events = []
             at = (first or 1) - 1
@@ -389,19 +394,18 @@ class EventLog:
 
     def begin(self, request):
         """Record that a cell has been submitted."""
-        with self._lock:
+        with self.lock:
             self.cells.begin(request)
 
     def answered(self, input_id):
         """Record that the code that asked for a line has received it."""
-        with self._lock:
+        with self.lock:
             self.cells.answered(input_id)
 
     def state(self):
-        """The log's state: numbers, bytes, the running cells, and the input requests that a reader was sent and nobody
-        has answered."""
-        with self._lock:
-            self._drain()
+        """Numbers, bytes, the running cells, and the input requests that a reader was sent and nobody has answered."""
+        with self.lock:
+            self.drain()
             return {
                 "newest": self._journal.newest,
                 "acknowledged": self._journal.acknowledged,
@@ -416,12 +420,15 @@ class EventLog:
     def close(self):
         """End all waiting; events that are kept can still be read."""
         self._closed = True
-        for lock in (self._news, self._urgent, self._keeper) + self._listeners:
-            wake(lock)
+        self._wake_all(self._listeners)
+
+    def _wake_all(self, more=()):
+        for one in self.signals + (self._keeper,) + more:
+            wake(one)
 
     def forget(self):
         """Drop all events and the spill file. Call it after ``close``."""
-        with self._lock:
+        with self.lock:
             self._incoming.clear()
             self._texts.clear()
             self._journal.close()
@@ -429,19 +436,19 @@ class EventLog:
     @property
     def newest(self):
         """The number of the newest event."""
-        with self._lock:
-            self._drain()
-            return self._journal.newest
+        with self.lock:
+            return self.drain()
 
     @property
     def waiting(self):
         """Bytes that no reader has acknowledged yet."""
-        with self._lock:
-            self._drain()
+        with self.lock:
+            self.drain()
             return self._journal.waiting
 
-    def _drain(self):
-        """Number incoming events; text joins the newest text of its cell and stream if no event came between."""
+    def drain(self):
+        """Number incoming events; text joins the newest text of its cell and stream if no event came between. Called
+        with the lock; returns the newest number."""
         run, key, length = [], None, 0  # the text of one stream, not numbered yet
         while True:
             try:
@@ -464,12 +471,15 @@ class EventLog:
             position = self._journal.add(event)
             if event["type"] not in GATHERED:
                 self._newest_word = self._journal.newest
+                if self.claim is not None:
+                    self.claim.saw(event, self._newest_word)
             self.cells.saw(event, position, blocks.payload(event))
         if run:
             self._take_text(key, "".join(run))
         # With a reader attached nothing goes to the file: it would be read at once, and writers wait for that.
         if self._journal.settle(not self.attached, self.when_full == "drop"):
             self.cells.evicted(self._journal.oldest)
+        return self._journal.newest
 
     def _take_text(self, key, text):
         size = blocks.measure(text)

@@ -9,6 +9,7 @@ import time
 
 from .. import sockets
 from ..forward import far_end
+from ..log import claims
 from ..log import log as events
 from ..wire.call_numbers import Numbers, parsed
 from . import large_messages, places
@@ -115,6 +116,17 @@ class Session:
                 self.log.begin(request)
         self.core.submit(request)
         return True
+
+    def do(self, request, ack, after, wait, limit):
+        """The same, and the events after number ``after`` up to the reply, if that comes within ``wait`` seconds."""
+        self.log.acknowledge(ack)
+        claim = claims.begin(self.log, request["id"])
+        try:
+            new = self.submit(request)
+            return new, claims.take(self.log, claim, after, wait, limit) if new else []
+        finally:
+            if self.log.claim is claim:  # nothing was taken
+                claims.remind(self.log)
 
     def interrupt(self, request_id, call_id=None, gently=False):
         """Stop a cell; returns what was done. A repeated call does nothing."""
