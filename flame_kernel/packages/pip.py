@@ -246,8 +246,8 @@ def _pairs(passed: Sequence[str]) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _why(err: str, what: str) -> str:
-    """pip's error message, and what to do if it found no wheel."""
+def _errors(err: str) -> str:
+    """The errors in what pip has written, in one line."""
     lines = plain_text(err).splitlines()
     said: list[str] = []
     for line in lines:
@@ -257,7 +257,12 @@ def _why(err: str, what: str) -> str:
             said[-1] += " " + line.strip()
     if not said:  # as pip draws some of its errors
         said = [found[1] for found in map(_DRAWN.match, lines) if found]
-    text = "; ".join(dict.fromkeys(said)) or one_line(plain_text(err).strip()[-500:]) or "it failed"
+    return "; ".join(dict.fromkeys(said)) or one_line(plain_text(err).strip()[-500:]) or "it failed"
+
+
+def _why(err: str, what: str) -> str:
+    """pip's error message, and what to do if it found no wheel."""
+    text = _errors(err)
     if "No matching distribution" in text and "from versions: " in text and "from versions: none" not in text:
         text += f"; those are the versions that have a wheel for {what}"
     elif "No matching distribution" in text or "from versions: none" in text:

@@ -4,7 +4,8 @@ tells."""
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from ..errors import FlameError
 
@@ -76,32 +77,43 @@ def _mac(version: str, machine: str) -> list[str]:
 
 def checked(facts: dict[str, Any]) -> dict[str, Any]:
     """Check the facts of a far side, because they become words of pip's command line; raises FlameError."""
-    texts = ("implementation", "abiflags", "soabi", "platform", "mac")
-    sound = (
-        all(isinstance(facts.get(name), str) for name in (*texts, "prefix"))
-        and all(not facts[name] or re.fullmatch(r"[A-Za-z0-9_. -]{0,80}", facts[name]) for name in texts)
-        and _are(facts.get("version"), int, 3)
-        and _are(facts.get("libc"), str, 2)
-        and all(not one or _WORD.fullmatch(one) for one in facts["libc"])
-        and isinstance(facts.get("free"), int)
-        and facts.get("bits") in (32, 64)
-        and all(_is_table(facts.get(name)) for name in ("environment", "host", "ours"))
-        and all(type(facts.get(name)) is bool for name in ("exists", "begun", "first"))
-        and isinstance(facts.get("requires"), dict)
-        and all(isinstance(one, str) for texts in facts["requires"].values() for one in _texts(texts))
-    )
-    if not sound:
+    if not all(is_sound(facts.get(name)) for name, is_sound in _FACTS.items()):
         raise FlameError("the far side did not say what it is; nothing was sent")
     return facts
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_. -]{0,80}", value) is not None
+
+
+def _is_libc(value: object) -> bool:
+    return _are(value, str, 2) and all(not one or _WORD.fullmatch(one) for one in cast(list[str], value))
 
 
 def _are(value: object, kind: type, count: int) -> bool:
     return isinstance(value, list) and len(value) == count and all(type(one) is kind for one in value)
 
 
-def _texts(value: object) -> list[object]:
-    return value if isinstance(value, list) else [None]
+def _are_requirements(value: object) -> bool:
+    """``{name: [requirement, …], …}``"""
+    return isinstance(value, dict) and all(
+        isinstance(texts, list) and all(isinstance(one, str) for one in texts) for texts in value.values()
+    )
 
 
 def _is_table(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(one, str) for pair in value.items() for one in pair)
+
+
+# Each fact that is checked, and by what.
+_FACTS: dict[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("implementation", "abiflags", "soabi", "platform", "mac"), _is_word),
+    "prefix": lambda value: isinstance(value, str),
+    "version": lambda value: _are(value, int, 3),
+    "libc": _is_libc,
+    "free": lambda value: isinstance(value, int),
+    "bits": lambda value: value in (32, 64),
+    **dict.fromkeys(("environment", "host", "ours"), _is_table),
+    **dict.fromkeys(("exists", "begun", "first"), lambda value: type(value) is bool),
+    "requires": _are_requirements,
+}
