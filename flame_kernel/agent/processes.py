@@ -22,7 +22,7 @@ def interrupt(thread, native_id, protected):
     Only Linux says which thread has started a process. Elsewhere it is the process that the thread waits for, with its
     descendants; Windows can only end one that does not listen to Ctrl-Break.
     """
-    if not os.path.isdir("/proc/self/task"):
+    if sys.platform != "linux" or not os.path.isdir("/proc/self/task"):
         process = _waited_for(thread)
         if not getattr(process, "pid", None) or process.poll() is not None:  # it is just being started, or has ended
             return

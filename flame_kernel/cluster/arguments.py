@@ -86,6 +86,8 @@ def plain(options: Any, what: str) -> dict[str, Any]:
 def for_workers(options: Any) -> dict[str, Any]:
     """``worker_options``, checked as far as it can be known here. Raises TargetError."""
     found = plain(options, "worker_options")
+    if "name" in found:
+        raise TargetError("a cluster names its workers itself; leave name out of worker_options")
     threads, memory = found.get("nthreads", 1), found.get("memory_limit", "auto")
     if threads is not None and (type(threads) is not int or threads < 1):
         raise TargetError(f"nthreads of a worker is 1 or more, not {threads!r}")

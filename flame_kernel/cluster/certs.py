@@ -13,7 +13,7 @@ from ..errors import TargetError
 from ..serve import certs
 
 PLAIN = (
-    "security=False: the cluster has neither TLS nor a password, so anyone who reaches a port of its scheduler or "
+    "the cluster has neither TLS nor a password, so anyone who reaches a port of its scheduler or "
     "workers can run code there; on loopback that is every user of these machines"
 )
 _FILES = ("tls_ca_file", "tls_{role}_cert", "tls_{role}_key")
@@ -33,7 +33,7 @@ class Roles:
     def of(cls, security: Any, warn: Callable[[str], None]) -> Roles:
         """The Roles for what the user gave as ``security``: True, False, or a Security. Raises TargetError."""
         if security is False:
-            warn(PLAIN)
+            warn(f"security=False: {PLAIN}")
             return cls(Security(), None, None)
         if security is True or security is None:
             certificate, key = certs.self_signed("dask-internal")
@@ -46,6 +46,7 @@ class Roles:
         if not isinstance(security, Security):
             raise TargetError(f"security is True, False or a dask.distributed.Security, not {security!r}")
         if not security.require_encryption and not _text(getattr(security, "tls_ca_file", None)):
+            warn(f"security=Security() without encryption: {PLAIN}")
             return cls(security, None, None)
         return cls(security, _of_role(security, "worker"), _of_role(security, "scheduler"))
 

@@ -38,7 +38,7 @@ from ..terminal import one_line, plain_text
 from . import arguments, versions
 from .certs import Roles
 from .daemon_threads import DaemonThreads
-from .dask_processes import Scheduler, Worker
+from .dask_processes import Scheduler, Worker, placed
 from .host import Host
 from .network import LOOPBACK, Here, Party, Ports, Reachability
 
@@ -232,6 +232,10 @@ class FlameCluster(SpecCluster):
                 "distributed.Nanny or distributed.Worker"
             )
         self.ports = Ports(sight.shared, self._threads)
+        for what, options in ("worker_options", self._worker_options), ("scheduler_options", self._scheduler_options):
+            unused = sorted({"host", "interface", "port", "worker_port"} & options.keys())
+            if unused:
+                self.say(f"network link chooses addresses itself; {' and '.join(unused)} of {what} not used")
         if why:
             self.say(f"network link, because {why}; what workers send each other crosses this machine")
 
@@ -246,9 +250,9 @@ class FlameCluster(SpecCluster):
             given = arguments.plain(self._scheduler_options, "scheduler_options")
             return {"cls": Scheduler, "options": {"owner": self, "host": owner, "kwargs": given, "roles": self._roles}}
         _check_names(self._scheduler_options)
-        options = {"host": owner.address, "port": 0, **options, "security": self.security}
+        options = placed({"port": 0, **options, "security": self.security}, owner.address, self.ports is not None)
         if self.ports is not None:
-            options |= {"host": LOOPBACK, "port": (await self.ports.publish(owner, 1))[0]}
+            (options["port"],) = await self.ports.publish(owner, 1)
         return {"cls": distributed.Scheduler, "options": options}
 
     # -- workers

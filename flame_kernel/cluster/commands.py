@@ -105,7 +105,7 @@ class InNotebook:
 
     def stop(self) -> str:
         """End the cluster and its client; returns words about it. Raises FlameError if there is none."""
-        cluster = self.cluster
+        cluster = self._cluster  # also one that has ended meanwhile: its client is still there
         if cluster is None:
             raise FlameError("this notebook has no cluster; %flame dask makes one")
         client, self._client = self._client, None
@@ -119,7 +119,7 @@ class InNotebook:
 
     def close(self) -> None:
         """End it, if there is one."""
-        if self.cluster is not None:
+        if self._cluster is not None:
             self.stop()
 
     def show(self) -> None:

@@ -131,6 +131,14 @@ class FarProcess(ProcessInterface):
         return f"{how}: {said}" if said else how
 
 
+def placed(options: Mapping[str, Any], address: str, linked: bool) -> dict[str, Any]:
+    """``options`` of a process of dask with its address: the user's own ``host`` or ``interface``, or else ``address``;
+    for network ``link`` always the loopback."""
+    if linked:
+        return {name: value for name, value in options.items() if name != "interface"} | {"host": LOOPBACK}
+    return dict(options) if "interface" in options else {"host": address, **options}
+
+
 def error_in(log: str) -> str:
     """The last line of a log that names an exception; that of its cause, if it has one; empty if there is none."""
     for part in (log.partition("was the direct cause of the following exception")[0], log):
@@ -157,9 +165,10 @@ class Scheduler(FarProcess):
 
     async def start(self) -> None:
         """Called by dask: start the scheduler. Raises FlameError."""
-        options: dict[str, Any] = {"host": self.host.address, "dashboard_address": f"{LOOPBACK}:0", **self._kwargs}
-        if self.owner.ports is not None:
-            options |= {"host": LOOPBACK, "port": (await self.ports(1))[0]}
+        linked = self.owner.ports is not None
+        options = placed({"dashboard_address": f"{LOOPBACK}:0", **self._kwargs}, self.host.address, linked)
+        if linked:
+            (options["port"],) = await self.ports(1)
         await self.launch({"scheduler": {"cls": "distributed.Scheduler", "opts": options}}, [])
         await self.until(self._up, self._ended, seconds=2 * STARTING)  # without it there is no cluster
         if not self._up.is_set():
@@ -221,17 +230,16 @@ class Worker(FarProcess):
             await self._give_back()
             self._number = 0
             raise FlameError(f"worker {self.name} at {self.host.label} did not start: {self.why()}")
+        if not self._up.is_set() and not self._ended.is_set():
+            self.owner.say(
+                f"worker {self.name} at {self.host.label} is not there after {STARTING:g} s; it may still come"
+            )
 
     async def _begin(self) -> None:
-        options: dict[str, Any] = {
-            "host": self.host.address,
-            "death_timeout": 60,
-            "dashboard_address": f"{LOOPBACK}:0",
-            **self._kwargs,
-            "name": self.name,
-        }
-        if self.owner.ports is not None:
-            options["host"] = LOOPBACK
+        usual = {"death_timeout": 60, "dashboard_address": f"{LOOPBACK}:0"}
+        linked = self.owner.ports is not None
+        options = placed({**usual, **self._kwargs, "name": self.name}, self.host.address, linked)
+        if linked:
             if self._class.endswith("Nanny"):
                 options["port"], options["worker_port"] = await self.ports(2)
             else:

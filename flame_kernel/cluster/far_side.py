@@ -11,6 +11,7 @@ import atexit
 import collections
 import contextlib
 import json
+import logging
 import os
 import platform
 import queue
@@ -196,7 +197,12 @@ def end_client(names: Any, name: Any) -> None:
     made = names.get(name)
     if hasattr(made, "made_by_flame"):
         del names[name]
-        made.close()
+        logger = logging.getLogger("distributed.client")
+        logger.disabled = True  # else it logs a traceback if the scheduler was gone before
+        try:
+            made.close()
+        finally:
+            logger.disabled = False
 
 
 # -- processes of dask

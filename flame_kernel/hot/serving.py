@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import FlameError, TransferError
+from ..errors import FlameError, TargetError, TransferError
 from ..session.inbox import Event
 from ..session.session import Session
 from ..terminal import one_line
@@ -286,4 +286,7 @@ def serving(session: Session) -> Hot | None:
 def by_target(session: Session) -> None:
     """Serve the folders that the session's target names (``hot`` in targets.toml). Raises FlameError."""
     if session.target.hot and serving(session) is None:
-        serve(session, session.target.hot, session.target.hot_reload)
+        try:
+            serve(session, session.target.hot, session.target.hot_reload)
+        except TargetError as error:
+            raise TargetError(f"hot of this target: {error}") from None

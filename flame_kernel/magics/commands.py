@@ -107,6 +107,7 @@ class Commands:
         alias, groups = line["as"], self._cells.groups
         if alias is not None:
             identifier(alias)
+        groups.check_options(line["where"], settings(line.values))
         if alias is None and not settings(line.values) and groups.means(line["where"]):
             groups.current = line["where"]
             hosts = groups.of(line["where"]).labels

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..commands import rails
@@ -67,6 +67,15 @@ class Groups:
             return True
         file = self._file()
         return is_group(words, file) or are_numbers(words, file)
+
+    def check_options(self, words: str | None, given: Mapping[str, Any]) -> None:
+        """Raise FlameError if options of a connection are given for several far sides."""
+        if given and words is not None and is_group(words, self._file()):
+            advice = "for other targets set FLAME_CONFIG" if "config" in given else "write that into targets.toml"
+            options = ", ".join("--" + name.replace("_", "-") for name in given)
+            raise FlameError(
+                f"{words} means several hosts, and {options} is for one; {advice}, or connect to one by one"
+            )
 
     def _file(self) -> TargetsFile:
         return _file().with_targets({name: str(one.location) for name, one in self._connections.items()})

@@ -42,9 +42,9 @@ _NOBODY = "nothing that the garbage collector knows holds it"
 
 # Pixels: of a character; the least height of a box, the space between two in a column, and between two columns; from an
 # arrow that begins at a box to the next one; the height of an arrow that passes a column.
-_CHARACTER, _HEIGHT, _SPACE, _GAP, _STEP, _PASSING = 6.7, 34, 10, 44, 13, 4
+_CHARACTER, _HEIGHT, _SPACE, _GAP, _STEP, _PASSING = 6.7, 34, 10, 32, 13, 4
 # The most characters of a name in a box, and of a label.
-_LONG, _LABEL = 30, 18
+_LONG, _LABEL = 28, 18
 
 _STYLE = f"""{STYLE}
 .flame-profile.holders{{overflow-x:auto}}

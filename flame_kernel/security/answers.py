@@ -455,9 +455,7 @@ _MODE = whole(0, 0o7777_7777)
 # Nanoseconds: the largest time of a file. No file system has one as large, but system calls accept it.
 MAX_TIME = 1 << 91
 _TIME = whole(-MAX_TIME + 1, MAX_TIME - 1)
-_WHAT: dict[str, Check] = {
-    "kind": one_of("file", "folder", "end", "link", "odd", "other", "missing"),
-}
+_WHAT: dict[str, Check] = {"kind": one_of("file", "folder", "end", "link", "odd", "other", "missing")}
 _WHAT_TOO: dict[str, Check] = {
     "size": _size,
     "mode": _MODE,

@@ -101,13 +101,15 @@ def test_a_search_is_bounded_and_leaves_nothing(oldest_python: Python) -> None:
     setup = "many = [[held] for _ in range(500)]\nholders.HOLDERS, holders.OBJECTS = 6, 20\nimport gc, weakref\n"
     chain = "deep = box\nfor _ in range(20): deep = [deep]\n"
     code = (
-        "graph = search(held); far = search(box); seen = weakref.ref(box); gc.disable()\n"
-        "search(box); del box, deep, chain\ngone = seen() is None or 'a cycle of its own'\ngo.set(); thread.join()\n"
-        "print(json.dumps([graph, far]))"
+        "graph = search(held); far = search(box); gc.collect(); gc.disable()\n"
+        "other = Box(); other.inner = [0]; pair = [other, [other.inner]]; seen = weakref.ref(other)\n"
+        "search(other.inner); search(other); del other, pair\ngo.set(); thread.join()\n"
+        "print(json.dumps([graph, far, seen() is None]))"
     )
-    *_, answer = ask(oldest_python, SETUP, setup + chain + "chain = deep", code)
+    *_, answer = ask(oldest_python, SETUP, setup + chain, code)
     assert answer.status == "ok", answer.value
-    graph, far = json.loads(answer.stdout)
+    graph, far, is_gone = json.loads(answer.stdout)
+    assert is_gone  # at once, and not only when the collector comes
     assert graph["nodes"][0][3] == "more"
     assert len(graph["nodes"]) <= 20
     assert "far" in {node[3] for node in far["nodes"]}

@@ -19,7 +19,8 @@ def serve():
     daemon = Pyro4.Daemon(host="127.0.0.1", port=0)
     uri = Pyro4.utils.flame.start(daemon)
     threading.Thread(target=daemon.requestLoop, daemon=True).start()
-    print("%s uri: %s" % ("master" if os.getpid() == MASTER else "worker", uri), flush=True)
+    # With its end in the same write: the test reads stdout and stderr one after the other at any moment.
+    print("%s uri: %s\n" % ("master" if os.getpid() == MASTER else "worker", uri), end="", flush=True)
 
 
 def post_fork(server, worker):  # gunicorn calls it in a worker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from farside import FlameServer
-from lab import Lab, Notebook, open_lab, pick_kernel
+from lab import COLOURS, CONTRAST, Lab, Notebook, contrast, open_lab, pick_kernel
 from playwright.sync_api import Browser, expect
 
 pytestmark = [
@@ -53,24 +53,6 @@ def test_those_that_fail_and_that_are_not_there_are_told_apart(notebook: Noteboo
     expect(output).to_contain_text("3 of 4 hosts failed")
 
 
-# The least contrast between a text and what is behind it, as WCAG counts it (level AA).
-CONTRAST = 4.5
-_CONTRAST = """element => {
-    const parts = text => text.match(/[\\d.]+/g).map(Number);
-    const light = rgb => {
-        const line = one => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4;
-        const [r, g, b] = rgb.map(one => line(one / 255));
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    let behind = element;
-    while (behind && (parts(getComputedStyle(behind).backgroundColor)[3] ?? 1) < 0.5) behind = behind.parentElement;
-    const back = behind ? parts(getComputedStyle(behind).backgroundColor) : [255, 255, 255];
-    const front = parts(getComputedStyle(element).color);
-    const [darker, lighter] = [light(front.slice(0, 3)), light(back.slice(0, 3))].sort((a, b) => a - b);
-    return (lighter + 0.05) / (darker + 0.05);
-}"""
-
-
 @pytest.fixture(scope="module")
 def kernel_notebook(lab: Lab, lab_server: FlameServer, chromium_browser: Browser) -> Notebook:
     """A notebook of the Remote Flame kernel, connected to a group: three sessions, and a place where there is none."""
@@ -103,5 +85,5 @@ def test_the_kernel_on_a_group_is_read_in_both_themes(kernel_notebook: Notebook,
         failed.locator("pre").first,
         failed.locator("[data-mime-type='application/vnd.jupyter.stderr'] pre").last,
     ):
-        contrast = text.evaluate(_CONTRAST)
-        assert contrast >= CONTRAST, f"{text.inner_text()[:60]!r} in the {theme} theme: {contrast:.1f}"
+        found = contrast(*text.evaluate(COLOURS))
+        assert found >= CONTRAST, f"{text.inner_text()[:60]!r} in the {theme} theme: {found:.1f}"

@@ -1,10 +1,11 @@
-"""The flame graph in JupyterLab in real Chromium: it is drawn, zoomed and searched, and read in both themes."""
+"""The flame graph in JupyterLab in real Chromium: it is drawn, zoomed and searched, and read in both themes; and who
+holds an object."""
 
 from __future__ import annotations
 
 import pytest
 from farside import FlameServer
-from lab import Lab, open_lab, pick_kernel
+from lab import CONTRAST, Lab, contrast, open_lab, pick_kernel
 from playwright.sync_api import Browser, expect
 
 pytestmark = [
@@ -22,6 +23,16 @@ def quick_handler(until):
     while time.time() < until: pass
 slow_handler(time.time() + 1.0)
 quick_handler(time.time() + 0.3)"""
+HELD = """class Cart:
+    __module__ = 'shop'
+kept = [bytearray(1000)]
+cart = Cart(); cart.lines = kept; cart.itself = cart
+carts = {'anna': cart}"""
+# Each text of the picture, its colour, and that of the box or the page behind it.
+FILLS = """e => [...e.querySelectorAll('text')].filter(text => text.textContent).map(text => [text.textContent,
+    getComputedStyle(text).fill, text.classList.contains('label')
+        ? getComputedStyle(e.closest('.jp-Notebook')).backgroundColor
+        : getComputedStyle(text.parentElement.querySelector('rect')).fill])"""
 
 
 def test_a_flame_graph(lab: Lab, lab_server: FlameServer, chromium_browser: Browser) -> None:
@@ -52,6 +63,11 @@ def test_a_flame_graph(lab: Lab, lab_server: FlameServer, chromium_browser: Brow
     expect(graph.locator(".said")).to_contain_text("% of the time")
     assert graph.locator("svg.found").count() >= 1
     expect(graph.locator("table")).to_contain_text("json.dumps(list(range(300)))")
+    notebook.run(HELD)
+    holders = notebook.output(notebook.run("%flame memory --of kept")).locator(".holders")
+    expect(holders.locator("text", has_text="shop.Cart")).to_be_visible()
+    expect(holders.locator("text.label", has_text=".lines")).to_be_visible()
+    assert holders.locator("rect").count() == holders.locator("g:has(> rect) > title").count() > 3
     for theme in ("light", "dark"):
         if theme == "dark":
             notebook.turn_dark()
@@ -59,3 +75,7 @@ def test_a_flame_graph(lab: Lab, lab_server: FlameServer, chromium_browser: Brow
             "e => [getComputedStyle(e).color, getComputedStyle(e.closest('.jp-Notebook')).backgroundColor]"
         )
         assert colours[0] != colours[1]
+        fills = holders.evaluate(FILLS)
+        assert len(fills) > 8
+        for text, front, behind in fills:
+            assert contrast(front, behind) >= CONTRAST, f"{text!r} in the {theme} theme"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -20,6 +21,8 @@ from dasked import until_workers
 from farside import FlameServer
 from kernels import remote_flame
 from notebook_shell import ipython
+
+from flame_kernel.cluster import far_side
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -78,6 +81,8 @@ def test_by_the_magics(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for other in ("--memory 2GiB", "--network link", "--scheduler first"):
             assert f"with another {other.split()[0]}; end it first" in str(shell.run(f"%flame dask {other}").error)
         assert "the cluster of web runs; end it first" in str(shell.run("%flame dask -t web1 --as jobs").error)
+        shell["jobs"].close()
+        made.close()
         assert shell.ok("%flame dask --stop").out == "the cluster is closed\n"
         assert "jobs" not in shell.names
         assert made.status.name == "closed"
@@ -160,6 +165,18 @@ def test_by_the_command_line_until_ctrl_c(saved: Path, tmp_path: Path) -> None:
         assert "BEGIN PRIVATE KEY" in json.loads(file.read_bytes())["distributed"]["comm"]["tls"]["client"]["key"]
     assert process.returncode == 130
     assert not file.exists()
+
+
+def test_a_client_there_is_closed_without_a_traceback_of_dasks(caplog: pytest.LogCaptureFixture) -> None:
+    class Bound:
+        made_by_flame = True
+
+        def close(self) -> None:
+            logging.getLogger("distributed.client").error("what it logs if its scheduler was gone before")
+
+    names = {"client": Bound()}
+    far_side.end_client(names, "client")
+    assert (names, caplog.records) == ({}, [])
 
 
 def test_the_command_line_without_hosts() -> None:

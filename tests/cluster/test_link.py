@@ -46,9 +46,11 @@ def _listens(server: FlameServer) -> set[str]:
 def test_work_goes_on_over_cuts_and_an_outage(lonely: list[FlameServer]) -> None:
     with contextlib.ExitStack() as stack:
         links = [stack.enter_context(FlakyLink(one.location, seed=1)) for one in lonely]
-        made, client = stack.enter_context(cluster([one.location for one in links]))
+        given = {**dasked.DASHBOARD, "port": 0}
+        made, client = stack.enter_context(cluster([one.location for one in links], scheduler_options=given))
         assert made.network == "link"
         assert "cannot reach" in dasked.log(made)
+        assert "network link chooses addresses itself; port of scheduler_options not used" in dasked.log(made)
         before = set(workers(client))
         assert len(before) == 2
         assert all(address.startswith("tls://127.0.0.1:") for address in before)

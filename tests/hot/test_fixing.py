@@ -165,6 +165,23 @@ def test_calls_under_way_end_with_the_old_code_and_tracebacks_have_the_new_lines
         assert "<hotfix fixed_app.generator #" in pi["told"]
 
 
+@pytest.mark.parametrize("place", ["child", "process"])
+def test_where_logging_is_not_set_up_a_program_is_told_on_stderr_and_a_session_is_not(
+    place: str, flame_server: Callable[..., FlameServer], live_app: Callable[..., LiveApp]
+) -> None:
+    server = flame_server(ipython=False) if place == "child" else live_app(ipython=False)
+    with flame.connect(server.location, place=place, shell="mini") as pi:
+        pi.execute(
+            "import colorsys, logging; told = []; root = logging.root.handlers[:]; logging.root.handlers[:] = []"
+        )
+        pi.execute("last = logging.lastResort; logging.lastResort = logging.Handler(logging.WARNING)")
+        pi.execute("logging.lastResort.emit = told.append")
+        with pi.hotfix("colorsys.rgb_to_yiq", "def rgb_to_yiq(r, g, b):\n    return 'new'"):
+            assert pi.evaluate("colorsys.rgb_to_yiq(1, 1, 1)") == "new"
+        assert pi.evaluate("len(told)") == (0 if place == "child" else 2)
+        pi.execute("logging.lastResort = last; logging.root.handlers[:] = root")
+
+
 def test_the_kernel_writes_a_cell_to_be_edited(live_app: Callable[..., LiveApp]) -> None:
     app = live_app()
     with remote_flame(env={"FLAME_TARGET": app.location}) as kernel:

@@ -288,5 +288,5 @@ def test_a_target_says_what_is_served(server: FlameServer, project: Path, monkey
     monkeypatch.setenv("FLAME_CONFIG", str(file))
     with flame.connect("here", shell="mini") as pi:
         assert pi.evaluate("__import__('shop').Cart().total()") == 6
-    with pytest.raises(TargetError, match=r"there is no folder .*/none here"):
+    with pytest.raises(TargetError, match=r"hot of this target: there is no folder .*/none here"):
         flame.connect("odd", shell="mini")

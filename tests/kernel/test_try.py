@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -43,6 +44,14 @@ def test_what_it_shows_and_would_change(site: Site) -> None:
     run = ok(k.execute("%flame try\nimport asyncio\nawait asyncio.sleep(0.001)\nlen(data)"))
     assert run.result == "2"
     assert run.stdout.endswith("Thrown away. It would have changed none of the names that it mentions.\n")
+
+
+def test_a_module_that_it_loads_is_named(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "loaded_in_a_trial.py").write_text("import os\nvalue = 1\n")
+    load = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from loaded_in_a_trial import value; import colorsys"
+    told = ok(site.kernel.execute(f"%flame try {load}")).stdout
+    assert "  loaded_in_a_trial: loaded; what it does to other modules was not compared\n" in told
+    assert "colorsys: loaded" not in told
 
 
 def test_errors_and_the_end_of_the_copy(site: Site) -> None:

@@ -17,9 +17,11 @@ import walk
 import windows_far
 from farside import FlameServer, wait_until
 from kernels import Kernel, remote_flame
+from wheelhouse import wheel
 
 import flame
 from flame_kernel.errors import FlameError
+from flame_kernel.packages import install as packages
 from flame_kernel.remote.remote import Remote
 
 pytestmark = [pytest.mark.windows, pytest.mark.timeout(180)]
@@ -237,3 +239,17 @@ def test_a_file_in_use(pc: Remote, tmp_path: Path) -> None:
         pc.put(tmp_path / "a.txt", "C:\\used.txt")
     assert pc.evaluate("f.read()") == "old"
     pc.execute("f.close()")
+
+
+def test_packages(pc: Remote, tmp_path: Path) -> None:
+    wheel(tmp_path, "beta")
+    wheel(tmp_path, "beta", "2.0")
+    words = ("--no-index", "-f", str(tmp_path))
+    try:
+        assert pc.install("beta==1.0", *words, progress=False).packages == {"beta": "1.0"}
+        assert pc.evaluate("__import__('beta').version") == "1.0"
+        assert pc.install("beta", *words, progress=False).packages == {"beta": "2.0"}
+        assert packages.listed(pc.session) == {"beta": "2.0"}
+    finally:
+        pc.uninstall()
+    assert pc.evaluate(f"__import__('os').path.exists({packages.facts(pc.session)['prefix']!r})") is False

@@ -394,3 +394,11 @@ def test_what_failed_is_told_when_the_rest_is_stopped(shell: Shell) -> None:
     presser.join()
     assert isinstance(ran.error, KeyboardInterrupt)
     assert "ValueError: no" in ran.err
+
+
+def test_options_of_a_connection_are_for_one_host(shell: Shell, tmp_path: Path) -> None:
+    for words, options, said in (
+        ("web", "--place process", "web means several hosts, and --place is for one; write that into targets.toml"),
+        ("web1*2", f"--config {tmp_path / 'targets.toml'}", "--config is for one; for other targets set FLAME_CONFIG"),
+    ):
+        is_one_sentence(shell.run(f"%flame connect {words} {options}"), said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -199,6 +200,27 @@ def test_in_a_session_that_runs(far: Callable[..., FlameServer], home: Path, hou
         packages._ask(pi.session, "begin")
         assert everything(home) != []
         assert pi.uninstall() == []
+        assert everything(home) == []
+
+
+def test_a_file_system_without_links(far: Callable[..., FlameServer], home: Path, house: Path) -> None:
+    """As on Windows."""
+    wheel(house, "beta", "2.0")
+    with light(far().location) as pi:
+        pi.execute("import os\ndef refused(*args): raise OSError(1, 'no links')\nos.symlink = os.link = refused")
+        assert pi.install("alpha", *found(house), progress=False).packages == {"alpha": "1.0", "beta": "2.0"}
+        (said,) = home.rglob("bin/alpha-says")
+        assert subprocess.check_output([said], text=True) == "beta 2.0\n"
+        assert pi.install("beta==1.0", "gamma", *found(house), progress=False).packages == {
+            "beta": "1.0",
+            "gamma": "2.0",
+        }
+        (path,) = [one for one in pi.evaluate("__import__('sys').path") if one.startswith(str(home))]
+        assert Path(path, "alpha.py").exists()
+        assert pi.evaluate("__import__('gamma').version, __import__('beta').version") == ("2.0", "1.0")
+        pi.uninstall("beta")
+        assert packages.listed(pi.session) == {"alpha": "1.0", "gamma": "2.0"}
+        pi.uninstall()
         assert everything(home) == []
 
 

@@ -26,6 +26,9 @@ def test_in_the_magics(flame_server: Callable[..., FlameServer], tmp_path: Path)
         ran = shell.ok(f"%flame profile --all --idle --seconds 0.2 -o {path}")
         assert f"saved in {path}" in ran.out
         assert "profiles" in json.loads(path.read_text())
+        shell.ok("%%flame\nkept = [[1]]")
+        ran = shell.ok("%flame memory --of kept")
+        assert "  held by module __main__, as global kept" in ran.out
         ran = shell.run("%%flame --profile\n1/0")
         assert isinstance(ran.error, ZeroDivisionError)
         assert ran.seconds < 5

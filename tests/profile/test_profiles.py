@@ -6,6 +6,7 @@ import contextlib
 import html.parser
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,14 @@ def test_a_cell_that_is_over_at_once(far: Remote) -> None:
         profile = taking.result()
         assert profile.note == "it was over before the first sample"
         assert profile.seconds < 5
+
+
+def test_few_samples_take_no_longer(known: Remote) -> None:
+    begun = time.monotonic()
+    profile = known.profile(0.3, rate=1, scope="all")
+    assert profile.samples == 1
+    assert 0.3 <= profile.seconds < 1.2
+    assert time.monotonic() - begun < 1.6
 
 
 def test_ctrl_c_ends_it_early(known: Remote) -> None:

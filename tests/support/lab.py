@@ -357,6 +357,29 @@ class Notebook:
         self.page.screenshot(path=path)
 
 
+# The least contrast between a text and what is behind it, as WCAG counts it (level AA).
+CONTRAST = 4.5
+# The colour of an element's text, and of what is behind it.
+COLOURS = """element => {
+    const alpha = text => Number(text.match(/[\\d.]+/g)[3] ?? 1);
+    let behind = element;
+    while (behind && alpha(getComputedStyle(behind).backgroundColor) < 0.5) behind = behind.parentElement;
+    return [getComputedStyle(element).color, behind ? getComputedStyle(behind).backgroundColor : 'rgb(255, 255, 255)'];
+}"""
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast of two colours, as a browser writes them: ``rgb(1, 2, 3)``."""
+
+    def light(colour: str) -> float:
+        levels = [float(level) / 255 for level in re.findall(r"[\d.]+", colour)[:3]]
+        red, green, blue = (at / 12.92 if at <= 0.04045 else ((at + 0.055) / 1.055) ** 2.4 for at in levels)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    darker, lighter = sorted((light(one), light(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
 # A slider, and below it what its callback says.
 SLIDER = """
 heat, told = w.IntSlider(description='heat'), w.Output()

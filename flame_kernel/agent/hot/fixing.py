@@ -40,9 +40,10 @@ class Refused(Exception):
 
 
 class Fix:
-    """One function's new code. ``before`` is what it replaced: (code, defaults, keyword defaults)."""
+    """One function's new code. ``before`` is what it replaced: (code, defaults, keyword defaults); ``is_in_app`` says
+    whether the process is a program's and not the session's own."""
 
-    def __init__(self, number, name, function, text, before, after, session, user):
+    def __init__(self, number, name, function, text, before, after, session, user, is_in_app):
         self.number = number
         self.name = name
         self.function = function
@@ -51,6 +52,7 @@ class Fix:
         self.after = after
         self.session = session
         self.user = user
+        self.is_in_app = is_in_app
         self.at = time.time()
 
     def __repr__(self):
@@ -78,7 +80,8 @@ def _reply(host, request):
     if op == "source":
         return {"source": source_of(name)}
     if op == "fix":
-        number, notes = apply(name, request["text"], host.session_id, str(request.get("user") or "")[:200])
+        user, is_in_app = str(request.get("user") or "")[:200], not host.place.owns_process
+        number, notes = apply(name, request["text"], host.session_id, user, is_in_app)
         return {"number": number, "notes": notes}
     if op == "unfix":
         return {"undone": undo(name, host.session_id, str(request.get("user") or "")[:200])}
@@ -362,7 +365,7 @@ def _unknown(function, made):
 # -- changing --------------------------------------------------------------------------------------------------------
 
 
-def apply(name, text, session, user):
+def apply(name, text, session, user, is_in_app):
     """Give a function new code: ``(the fix's number, sentences for the user)``. Raises Refused."""
     global _count
     text = textwrap.dedent(text).strip("\n") + "\n"
@@ -377,7 +380,7 @@ def apply(name, text, session, user):
         linecache.cache[filename] = (len(text), None, sources.lines_of(text), filename)
         unknown = _unknown(function, made)
         set_code(function, *after)
-        fix = Fix(_count, name, function, text, before, after, session, user)
+        fix = Fix(_count, name, function, text, before, after, session, user, is_in_app)
         _fixes.append(fix)
     _note("applied", fix, user, session)
     notes = ["%s is not known in %s" % (", ".join(unknown), function.__module__)] if unknown else []
@@ -419,6 +422,9 @@ def close(session):
 
 
 def _note(what, fix, user, session):
-    """Tell the program's own log."""
-    words = "a notebook's hotfix #%d of %s %s: user %s, session %s"
-    logging.getLogger("remote_flame").warning(words, fix.number, fix.name, what, user, session)
+    """Tell the program's own log. In a process of the session's own there may be none: then logging would write to
+    stderr, which is the cell's there."""
+    logger = logging.getLogger("remote_flame")
+    if fix.is_in_app or logger.hasHandlers():
+        words = "a notebook's hotfix #%d of %s %s: user %s, session %s"
+        logger.warning(words, fix.number, fix.name, what, user, session)

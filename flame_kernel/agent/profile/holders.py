@@ -106,13 +106,15 @@ class Search:
         found = self._found.get(id(one))
         if found is None:
             found = self._found[id(one)] = gc.get_referrers(one)
+            # Without our own frames, which Python 3.6 lists, and which would come to hold themselves.
+            found[:] = [holder for holder in found if type(holder) is not types.FrameType or not own.has(holder)]
             self._ours.add(id(found))
         return found
 
     def _add_holder(self, number, holder):
         """Whether there was room for it, or it is not to be shown."""
         one, kind = self._objects[number], type(holder)
-        if kind is types.FrameType and (own.has(holder) or type(one) is types.FrameType):
+        if kind is types.FrameType and type(one) is types.FrameType:
             return True
         if kind is dict and self._is_globals(holder):
             return self._hold(number, holder, GLOBAL, _key_of(holder, one))

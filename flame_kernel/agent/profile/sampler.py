@@ -112,13 +112,16 @@ class Sampler:
             return
         begun = base = time.monotonic()
         self._several = self._several_compute(begun)
-        self._cpu_before, interval, done = _own_cpu(), 1.0 / self.rate, 0
+        self._cpu_before, interval, done = _own_cpu(), min(1.0 / self.rate, seconds), 0
         until = begun + min(seconds, MOST_SECONDS)
         while True:
+            if base + done * interval >= until:
+                self._wait(until - time.monotonic())
+                break
             # One sample in each interval, but at a varying point of it: otherwise a loop in step with the samples
             # would always be met at the same line.
             due = base + (done + self.samples * GOLDEN % 1.0) * interval
-            if self._wait(due - time.monotonic()):
+            if self._wait(min(due, until) - time.monotonic()):
                 break
             now = time.monotonic()
             reached = max(done + 1, int((now - base) / interval) + 1)

@@ -7,6 +7,7 @@ what pickles them. Values are compared part by part, ``DEEP`` levels deep at mos
 
 import collections
 import hashlib
+import os
 import pickle
 import re
 import reprlib
@@ -61,7 +62,7 @@ class Names:
     def __init__(self, code, namespace, hidden):
         self._namespace = namespace
         self._hidden = hidden
-        self._before = dict(namespace)
+        self._before, self._loaded = dict(namespace), set(sys.modules)
         self._mentioned = list(collections.OrderedDict.fromkeys(_DOTTED.findall(code)))
         self._look = self._at(self._before)
 
@@ -99,6 +100,8 @@ class Names:
         """``(lines of text, whether there was more than was looked at)``."""
         after = self._at(self._namespace)
         for name, value in list(self._namespace.items()):
+            if isinstance(value, types.ModuleType) and _is_librarys(value):
+                continue
             if self._is_users(name) and self._before.get(name, _NONE) is not value and name not in after.marks:
                 after.add(name, value)
                 if name in self._before:
@@ -106,18 +109,27 @@ class Names:
         for name in self._before:
             if name not in self._namespace and self._is_users(name) and name not in self._look.marks:
                 self._look.add(name, self._before[name])
-        return _lines(self._look, after), self._look.left or after.left
+        return _lines(self._look, after) + self._imported(), self._look.left or after.left
+
+    def _imported(self):
+        """A line that names the modules which were loaded meanwhile, without those of libraries."""
+        names = sorted(name for name in set(sys.modules) - self._loaded if not _is_librarys(sys.modules[name]))
+        more = ", …" if len(names) > 5 else ""
+        what = "loaded; what it does to other modules was not compared"
+        return ["%s%s: %s" % (", ".join(names[:5]), more, what)] if names else []
 
 
 def _is_librarys(module):
     """Whether a module belongs to Python or to an installed package. Those are left out: they are large."""
     file = getattr(module, "__file__", None)
+    if not isinstance(module, types.ModuleType):
+        return True
     if module.__name__.partition(".")[0].startswith("flame_agent_") or not isinstance(file, str):
         return module.__name__ in sys.builtin_module_names or module.__name__.startswith("flame_agent_")
     return "site-packages" in file or "dist-packages" in file or file.startswith(_STANDARD)
 
 
-_STANDARD = re.__file__.rpartition("re")[0].rstrip("/\\").rpartition("/re")[0] or re.__file__.rpartition("/")[0]
+_STANDARD = os.path.dirname(os.__file__)
 
 
 def _lines(before, after):
