@@ -16,10 +16,10 @@ call blocks all others, so there they do not wait.
     open      session, ticket, place, shell, client, client_id?, notebook?, attach?, linger?, journal?, when_full?
                                                 make a session or take one up, and become its owner
     submit    session, epoch, request           start a request; a request whose id is known is not started again
-    do        session, epoch, request, ack, after, wait, limit
+    do        session, epoch, request, ack, after, wait, limit, alone
                                                 also give the events after ``after`` up to the reply, if that comes
-                                                within ``wait`` seconds, else none. ``poll`` gives them, too, until they
-                                                are acknowledged
+                                                within ``wait`` seconds, else none; with ``alone`` only the reply, if
+                                                nothing else came. ``poll`` gives them, too, until they are acknowledged
     read      session, epoch, ack               the events up to ``ack`` have come, and may be forgotten
     submits   session, epoch, request, more     several requests in one call, see ``_submits``
     portion   session, epoch, id, at            the next bytes of a request that is too large for the link, as a buffer:
@@ -326,7 +326,7 @@ def _submit(request):
 def _do(request):
     session, one = _acting(request), request["request"]
     ack, after, limit = int(request["ack"]), int(request["after"]), int(request["limit"])
-    new, batch = session.do(one, ack, after, min(_wait(request), LONGEST_DO), limit)
+    new, batch = session.do(one, ack, after, min(_wait(request), LONGEST_DO), limit, bool(request.get("alone")))
     plain, buffers = wire.encode_events(batch)
     return {"new": new, "events": plain}, buffers
 

@@ -53,6 +53,7 @@ def connect(
             trust=trust,
         )
     )
+    remote.session.take_at_once()  # members of groups do not: their calls would wait for few threads
     for sentence in remote.target.cautions():  # every time, because the user has to judge the risk
         print(warning(sentence), file=sys.stderr)
     return remote

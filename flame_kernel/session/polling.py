@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..agent.wire import message as wire
 from ..connect.target import Timeouts
@@ -20,6 +20,7 @@ from .io_threads import LATE, WOKEN, IoThreads, Task, Wait
 from .line import Line
 from .link import Link
 from .poll_size import AHEAD, PollSize
+from .requests import CELLS
 
 # Seconds between two batches that have only text: at most 40 a second, with two streams each.
 GAP = 0.025
@@ -29,8 +30,33 @@ EARLY = 0.05
 POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
 # Seconds that events which came with an answer wait for those of a poll.
 PATIENCE = 0.05
-# What is taken with an answer: nothing for which somebody may call the far side, or ask the user.
-AT_ONCE = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output", "execute_reply")
+# What a kernel takes with an answer: nothing for which somebody may call the far side, or ask the user.
+_PLAIN = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output", "execute_reply")
+
+
+class AtOnce(NamedTuple):
+    """What may come with the answer to a request.
+
+    requests  kinds of such requests
+    events    the types of events that may come; what is more is left to a poll
+    has_room  whether they may be taken on the calls' turns, which must not wait for a front end that takes nothing
+    alone     only the reply is taken, and only if nothing else has come
+    """
+
+    requests: tuple[str, ...]
+    events: tuple[str, ...]
+    has_room: Callable[[], bool]
+    alone: bool = False
+
+    @classmethod
+    def cells(cls, has_room: Callable[[], bool]) -> AtOnce:
+        """Cells, with their output."""
+        return cls(("execute",), _PLAIN, has_room)
+
+    @classmethod
+    def replies(cls) -> AtOnce:
+        """Cells and calls that show nothing."""
+        return cls(CELLS, tuple(f"{kind}_reply" for kind in CELLS), lambda: True, True)
 
 
 class Polling:
@@ -67,10 +93,9 @@ class Polling:
         self._is_parked = False
         self._asked, self._received = 0.0, 0  # when the poll was parked, and the bytes that had come by then
         self._task: Task | None = None
-        self._shown = inbox.ack
+        self.shown = inbox.ack  # the number of the last event that was passed on
         self._order = threading.Lock()  # of events: those of polls, and those that came with the answer to a request
-        # Whether events may be taken on the calls' turns, which must not wait for a front end that takes nothing.
-        self.has_room: Callable[[], bool] | None = None
+        self.at_once: AtOnce | None = None
 
     def __repr__(self) -> str:
         return f"<Polling {self._link!r}, event {self._inbox.ack}>"
@@ -91,25 +116,31 @@ class Polling:
 
     # -- events that come with the answer to a request -----------------------------------------------------------------
 
-    @property
-    def takes_more(self) -> bool:
-        """Whether a request may be answered with its events."""
-        return self.has_room is not None and not self._multiplex and self.has_room()
+    def takes_with(self, kind: str) -> bool:
+        """Whether a request of this kind may be answered with its events."""
+        at_once = self.at_once
+        return at_once is not None and kind in at_once.requests and not self._multiplex and at_once.has_room()
 
-    def place(self) -> dict[str, int]:
+    def place(self) -> dict[str, Any]:
         """Fields for the op: events up to ``ack`` have been passed on, those up to ``after`` have come."""
-        return {"ack": self._shown, "after": self._inbox.ack}
+        return {"ack": self.shown, "after": self._inbox.ack} | ({"alone": True} if self._is_alone else {})
+
+    @property
+    def _is_alone(self) -> bool:
+        return self.at_once is not None and self.at_once.alone
 
     def take(self, batch: list[Event]) -> bool:
         """Take events that came with an answer; False if they have to come by a poll."""
-        plain = all(event["type"] in AT_ONCE for event in batch)
-        if not (plain and self.takes_more and self._order.acquire(timeout=PATIENCE)):
+        at_once = self.at_once
+        if at_once is None or not all(event["type"] in at_once.events for event in batch):
+            return False
+        if not (at_once.has_room() and self._order.acquire(timeout=PATIENCE)):
             return False
         try:
             events = self._inbox.feed(batch)
             if events:
                 self._take(events)
-            self._shown = self._inbox.ack
+            self.shown = self._inbox.ack
         except GapError:  # what is missing is on its way to a poll
             return False
         finally:
@@ -168,7 +199,7 @@ class Polling:
             acknowledges = self._inbox.ack > poll["ack"]
             if events:
                 self._take(events)
-            self._shown = self._inbox.ack
+            self.shown = self._inbox.ack
         if self._multiplex:
             self._pause = POLL_BUSY_FIRST if events else min(self._pause * 1.5, POLL_BUSY_LAST)
             return self._pause if self._is_busy() else POLL_IDLE

@@ -3,8 +3,9 @@
 Requests that wait together, such as all cells of a notebook, go in one call: on a slow link this saves round trips.
 They begin in their order, and the agent knows each by its id, as always.
 
-A short cell that is sent alone is answered with its events, up to its reply, if it ends within DO_WAIT: then no poll
-has to bring them. If anything is wrong with that answer, the request is repeated as any other, and a poll does.
+A short cell or call that is sent alone is answered with its events, up to its reply, if it ends within DO_WAIT: then
+no poll has to bring them. In the library this is so only if there is no event but the reply. If anything is wrong with
+that answer, the request is repeated as any other, and a poll brings them.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ TOGETHER, TOGETHER_BYTES = 63, 1 << 16
 # If the link was cut CUTS times during a request of more than LONG bytes, it goes in portions: of FIRST bytes, then of
 # fewer, down to LEAST.
 CUTS, LONG, FIRST, LEAST = 2, 1 << 10, 1 << 13, 1 << 8
-# Seconds that the call with a cell waits for its end; bytes of such a cell, and of events in the answer, at most.
-DO_WAIT, DO_CELL, DO_LIMIT = 0.02, 1 << 12, 1 << 15
+# Seconds that the call with a request waits for its end; bytes of such a request, and of events in the answer, at most.
+DO_WAIT, DO_REQUEST, DO_LIMIT = 0.02, 1 << 12, 1 << 15
 # Seconds after such an answer until the agent is told that it has come, if no other cell tells it before.
 READ_AFTER = 0.25
 
@@ -137,11 +138,11 @@ class Sending:
                 self._perform(one)
 
     def _do(self, call: Call) -> bool:
-        """Begin a cell by the op whose answer has its events; False if the call is to be made as usual, too."""
+        """Begin a request by the op whose answer has its events; False if the call is to be made as usual, too."""
         polling, request, line = self.polling, call.request, self._link.calls
-        if polling is None or request is None or not _is_short_cell(call, request):
+        if polling is None or request is None or _size_of(call) > DO_REQUEST or not polling.takes_with(request.kind):
             return False
-        if not polling.takes_more or self._link.is_broken or not line.connection.is_open:
+        if self._link.is_broken or not line.connection.is_open:
             return False
         request.state = "sent"
         try:
@@ -149,7 +150,8 @@ class Sending:
                 line,
                 {**call.message, **polling.place(), "op": "do", "wait": DO_WAIT, "limit": DO_LIMIT},
                 self._target.timeouts.call,
-                wait=DO_WAIT,
+                call.buffers,
+                DO_WAIT,
             )
             events = self._decoded(result["events"], buffers)
         except Exception:  # also a bug of ours: the usual call follows, and tells whoever waits
@@ -277,10 +279,6 @@ class Sending:
             for call in calls:
                 call.future.set_result(result)
         return True
-
-
-def _is_short_cell(call: Call, request: Request) -> bool:
-    return request.kind == "execute" and not call.buffers and len(call.message["request"]["code"]) <= DO_CELL
 
 
 def _size_of(call: Call) -> int:

@@ -30,7 +30,7 @@ from .inbox import Event, Inbox
 from .io_threads import IoThreads
 from .link import Link
 from .outage import Outage
-from .polling import Polling
+from .polling import AtOnce, Polling
 from .requests import CELLS, Call, Reply, Request
 from .sending import Sending
 
@@ -122,7 +122,6 @@ class Session:
         self.told_gone = False  # the user has been told that it is gone
         self._followed = {cell["request"]: self._pending[cell["request"]].future for cell in self.running}
         self._inbox = Inbox(0 if fresh else self.server.get("acknowledged", self.server["newest"]))
-        self._shown = self._inbox.ack  # the number of the last event that was passed on
         self.missed = 0 if fresh else self.server["newest"] - self._inbox.ack
         if self.server["ready"] is not None and not fresh:
             self.ready.set_result(self.server["ready"])
@@ -301,9 +300,10 @@ class Session:
         """The name of the keyed hash for data on a taken-over connection: the one that is fastest for both sides."""
         return str(seals.fastest(self.server.get("hashes") or {}))
 
-    def take_at_once(self, has_room: Callable[[], bool]) -> None:
-        """Let answers to cells bring their events, while ``has_room``; then ``on_events`` must not wait for long."""
-        self._polling.has_room = has_room
+    def take_at_once(self, has_room: Callable[[], bool] | None = None) -> None:
+        """Answers to cells bring their events, while ``has_room`` (then ``on_events`` must not wait for long). Or with
+        None, answers to cells and calls bring their replies, where nothing else has come."""
+        self._polling.at_once = AtOnce.replies() if has_room is None else AtOnce.cells(has_room)
 
     def together(self) -> contextlib.AbstractContextManager[None]:
         """A context manager: requests made in it are sent in one call at its end."""
@@ -425,7 +425,6 @@ class Session:
         except Exception as e:  # unexpected content must not end this thread, which all wait for
             self._link.end(UnsafeAnswer(self.location, f"events that cannot be shown: {type(e).__name__}: {e}"))
             return
-        self._shown = self._inbox.ack
         for event in events:
             kind = event["type"]
             if kind.endswith("_reply") and event.get("request") is not None:
@@ -474,7 +473,7 @@ class Session:
             self.before_end.pop()()
         self._link.leaving = True
         if self.gone is None and not self._link.closing.is_set():
-            done = self._call({"op": op, "ack": self._shown})
+            done = self._call({"op": op, "ack": self._polling.shown})
             # If nothing answers, the agent ends the session itself, after nobody has come back for some time.
             deadline = time.monotonic() + timeout
             while not done.done() and time.monotonic() < deadline:

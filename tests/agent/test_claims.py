@@ -95,6 +95,31 @@ def test_it_takes_all_or_nothing() -> None:
     assert reader.end() == list(range(1, 12))
 
 
+def test_alone_it_takes_a_small_reply_that_nothing_else_came_with() -> None:
+    log = events.EventLog()
+    reader, claim = Reader(log), claims.begin(log, "r", alone=True)
+    log.append(event("object_reply"))
+    assert taken(log, claim) == [1]
+    claim = claims.begin(log, "r", alone=True)
+    log.append({**event("object_reply"), "buffers": [b"x" * 6000]})
+    assert taken(log, claim, after=1, limit=5000) == []
+    assert reader.end() == [1, 2]
+
+
+@pytest.mark.parametrize("first", [text("a"), text("a", "another"), event("callback_request")])
+def test_alone_it_ends_with_the_first_event_that_is_no_reply(
+    first: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "GRACE", 60.0)
+    log = events.EventLog()
+    reader, claim = Reader(log), claims.begin(log, "r", alone=True)
+    log.append(first)
+    began = time.monotonic()
+    assert taken(log, claim, wait=30.0) == []
+    assert reader.end() == [1]
+    assert time.monotonic() - began < 10
+
+
 def test_a_reader_that_comes_ends_the_claim() -> None:
     log = events.EventLog()
     claim = claims.begin(log, "r")

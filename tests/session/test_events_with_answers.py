@@ -14,7 +14,9 @@ from hostile import OK, READY, FakeAgent
 from rawagent import RawAgent
 from trips import ops
 
+import flame
 from flame_kernel.connect.target import Location, Target, Timeouts
+from flame_kernel.errors import CallTimeout
 from flame_kernel.session.bootstrap import agent_name
 from flame_kernel.session.inbox import Event
 from flame_kernel.session.session import Session
@@ -116,6 +118,31 @@ def test_output_beside_cells_comes_once_and_in_order(server: FlameServer) -> Non
         assert lines == [f"beside {n}" for n in range(len(lines))]
         assert len(lines) > 10
         assert is_whole(seen)
+
+
+def test_calls_of_the_library_have_their_replies_with_the_answer(
+    server: FlameServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those with output, a callback or a large value have them by polls, as all have in a group."""
+    told: list[int] = []
+    with FlakyLink(server.location) as link, flame.connect(link.location, place="process", shell="mini") as pi:
+        for call, value in (
+            (lambda: pi.modules.os.getpid(), server.pid),
+            (lambda: pi.execute("print('a')\nprint('b')"), None),
+            (lambda: pi.evaluate("b'x' * 1_000_000"), b"x" * 1_000_000),
+            (lambda: pi.run(lambda tell: [tell(number) for number in range(3)], told.append), [None] * 3),
+        ):
+            before = len(link.messages)
+            for _ in range(3):
+                assert call() == value
+            said = ops(link.messages[before:])
+            assert said.count("do") >= 3
+            assert "submit" not in said
+        assert told == [0, 1, 2] * 3
+        assert "a\nb\n" * 3 in capsys.readouterr().out
+        with pytest.raises(CallTimeout):
+            pi.evaluate("__import__('time').sleep(30)", timeout=0.2)
+        assert pi.evaluate("1 + 1") == 2
 
 
 # -- what a server may say ---------------------------------------------------------------------------------------------

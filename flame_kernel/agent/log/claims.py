@@ -17,13 +17,15 @@ GRACE = 0.002
 class Claim:
     """One claim.
 
+    alone    only a reply is taken that nothing else came with, and that is not larger than the limit
     signal   is woken for each event, in place of the reader's signals ``before``
     replied  the number of the reply once it is there
     """
 
-    def __init__(self, request, before):
+    def __init__(self, request, before, alone=False):
         self.request = request
         self.before = before
+        self.alone = alone
         self.signal = signal()
         self.replied = 0
 
@@ -35,12 +37,23 @@ class Claim:
         if event["request"] == self.request and event["type"].endswith("_reply"):
             self.replied = number
 
+    def is_complete(self, batch, limit):
+        """Whether a batch has the reply, and no more than may be taken."""
+        if not batch or batch[-1]["number"] < self.replied:
+            return False
+        return not self.alone or (len(batch) == 1 and _size(batch[0]) <= limit)
 
-def begin(log, request):
+
+def _size(event):
+    """The bytes of an event that is not small."""
+    return len(event.get("json") or b"") + sum(map(len, event.get("buffers") or ()))
+
+
+def begin(log, request, alone=False):
     """What comes from now on up to the reply of ``request`` is for the calling thread: it calls `take`, or `end`."""
     with log.lock:
         end(log)
-        log.claim = Claim(request, log.signals)
+        log.claim = Claim(request, log.signals, alone)
         log.signals = (log.claim.signal, log.claim.signal)
         return log.claim
 
@@ -75,10 +88,10 @@ def take(log, claim, after, wait, limit):
                 return []
             now = time.monotonic()
             noticed = noticed or (now if newest > after else None)
-            until = deadline if noticed is None else min(deadline, noticed + GRACE)
+            until = deadline if noticed is None else min(deadline, noticed + (0.0 if claim.alone else GRACE))
             if claim.replied or now >= until:
                 batch = log.read(after, limit, now) if claim.replied else []
-                if batch and batch[-1]["number"] < claim.replied:
+                if not claim.is_complete(batch, limit):
                     batch = []
                 end(log)
                 # After the end of the claim: an event that came meanwhile has woken this thread, and not the reader.

@@ -117,10 +117,11 @@ class Session:
         self.core.submit(request)
         return True
 
-    def do(self, request, ack, after, wait, limit):
-        """The same, and the events after number ``after`` up to the reply, if that comes within ``wait`` seconds."""
+    def do(self, request, ack, after, wait, limit, alone=False):
+        """The same, and the events after number ``after`` up to the reply, if that comes within ``wait`` seconds.
+        ``alone``: see ``claims``."""
         self.log.acknowledge(ack)
-        claim = claims.begin(self.log, request["id"])
+        claim = claims.begin(self.log, request["id"], alone)
         try:
             new = self.submit(request)
             return new, claims.take(self.log, claim, after, wait, limit) if new else []
