@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..agent.wire import message as wire
-from ..connect.connection import Connection
+from ..connect.connection import UNCLEAR, Connection
 from ..connect.target import Target
 from ..errors import FlameError, RemoteError, UnsafeAnswer
 from ..security import answers
@@ -63,12 +63,16 @@ class AgentClient:
     def sessions(self) -> list[dict[str, Any]]:
         """The sessions on the server."""
         try:
-            found = self.ask("sessions")
+            return list(self.ask("sessions"))
+        except UnsafeAnswer as e:
+            if e.detail != UNCLEAR:
+                raise
+            self.begin()  # another client has pushed the agent just now, it seems
+            return list(self.ask("sessions"))
         except FlameError as e:
             if getattr(e, "code", "") != "no_agent":
                 raise
             return []
-        return list(found)
 
     def kill(self, name: str) -> bool:
         """End the session that has this name now, and all that it runs; False if there is none."""

@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -19,6 +19,8 @@ from flakylink import FlakyLink
 from flame_kernel.agent.wire import units as far_amounts
 from flame_kernel.agent.wire.machine import machine
 from flame_kernel.connect import units
+from flame_kernel.connect.connection import Connection
+from flame_kernel.connect.keys import Secret
 from flame_kernel.connect.target import Location, Target, Timeouts, load_target
 from flame_kernel.errors import AgentError, ConnectionLost, NotSent, SessionGone, TargetError
 from flame_kernel.kernel.clients import Clients
@@ -167,6 +169,23 @@ def test_an_agent_client_leaves_no_trace(flame_server: Start) -> None:
         running.result(30)
         assert "watched" in one.text()
     client.close()
+
+
+def test_an_agent_that_another_client_pushes_meanwhile(flame_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the question for the sessions has failed, and before it is asked whether the agent is missing."""
+    key = "k" * 32
+    target = Target(Location.parse(flame_server(key=key).location), Secret(key.encode()))
+    looks = Connection._is_missing
+
+    def late(connection: Connection, *told: Any) -> bool:
+        monkeypatch.undo()
+        with closing(AgentClient(target)) as other:
+            other.begin()
+        return looks(connection, *told)
+
+    monkeypatch.setattr(Connection, "_is_missing", late)
+    with closing(AgentClient(target)) as client:
+        assert client.sessions() == []
 
 
 # --- words and settings
